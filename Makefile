@@ -1,0 +1,51 @@
+# One environment for everything; the first call of any target makes it.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+SHELL := /bin/bash
+
+.PHONY: help setup demo serve test test-slow test-gpu test-load check format protos clean
+
+help: ## Lists the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.ready ## Makes the environment.
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --progress-bar off --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup ## Trains, exports, serves and calls a model; pictures go to out/.
+	$(BIN)/python scripts/demo.py
+
+serve: setup ## Serves models/ on ports 8500 (gRPC) and 9090 (metrics).
+	$(BIN)/python -m service --repository models
+
+test: setup ## The tests; every change passes them.
+	$(BIN)/python -m pytest
+
+test-slow: setup ## The tests that take longer.
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: setup ## The tests that need a CUDA device.
+	$(BIN)/python -m pytest -m gpu
+
+test-load: setup ## The tests that send load over loopback.
+	$(BIN)/python -m pytest -m load
+
+check: setup ## The static checks: style, types, architecture.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports
+
+format: setup ## Formats the code.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+protos: setup ## Generates the code of protos/ again.
+	$(BIN)/python scripts/generate_protos.py
+
+clean: ## Removes what the targets made, but not models/ or runs/.
+	rm -rf $(VENV) out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
