@@ -2,7 +2,8 @@
 
     python scripts/generate_protos.py [--out DIR]
 
-The code is committed, so that nobody needs a compiler to use it; tests/protos checks that it is current.
+The code is committed, so that nobody needs a compiler to use it; tests/protos checks that it is
+current.
 """
 
 import argparse
@@ -18,29 +19,25 @@ def generate(destination: Path) -> None:
 
     Raises RuntimeError when the compiler refuses a file; it has said why on standard error.
     """
+    sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
+    services = [source for source in sources if source.endswith("_service.proto")]
+    _run(sources, {"python": destination, "mypy": destination})
+    _run(services, {"grpc_python": destination, "mypy_grpc": destination})
+
+
+def _run(sources: list[str], outputs: dict[str, Path]) -> None:
     from grpc_tools import protoc  # type: ignore[import-untyped]  # it carries no types
 
-    sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
-    well_known = resources.files("grpc_tools") / "_proto"
+    scripts = Path(sys.executable).parent  # of this environment, on the PATH or not
+    plugins = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
     code = protoc.main(
         [
             "protoc",
             f"--proto_path={PROTOS}",
-            f"--proto_path={well_known}",
-            f"--python_out={destination}",
-            f"--mypy_out={destination}",
+            f"--proto_path={resources.files('grpc_tools') / '_proto'}",
+            *(f"--plugin={plugin}={scripts / plugin}" for plugin in plugins),
+            *(f"--{language}_out={folder}" for language, folder in outputs.items()),
             *sources,
-        ]
-    )
-    services = [source for source in sources if source.endswith("_service.proto")]
-    code = code or protoc.main(
-        [
-            "protoc",
-            f"--proto_path={PROTOS}",
-            f"--proto_path={well_known}",
-            f"--grpc_python_out={destination}",
-            f"--mypy_grpc_out={destination}",
-            *services,
         ]
     )
     if code:

@@ -185,7 +185,7 @@ class Model(_message.Message):
         """Observations as Encode takes and Decode gives them."""
 
     @_builtins.property
-    def value_range(self) -> Global___ValueRange:
+    def value_range(self) -> _tensor_pb2.ValueRange:
         """Smallest and largest value of an observation."""
 
     @_builtins.property
@@ -209,7 +209,7 @@ class Model(_message.Message):
         default_version: _builtins.bool = ...,
         family: _builtins.str = ...,
         observations: _tensor_pb2.TensorSpec | None = ...,
-        value_range: Global___ValueRange | None = ...,
+        value_range: _tensor_pb2.ValueRange | None = ...,
         latents: _tensor_pb2.TensorSpec | None = ...,
         latent_space: _builtins.str = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
@@ -228,29 +228,3 @@ class Model(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
-
-@_typing.final
-class ValueRange(_message.Message):
-    """A closed interval."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    MINIMUM_FIELD_NUMBER: _builtins.int
-    MAXIMUM_FIELD_NUMBER: _builtins.int
-    minimum: _builtins.float
-    """Smallest value."""
-    maximum: _builtins.float
-    """Largest value."""
-    def __init__(
-        self,
-        *,
-        minimum: _builtins.float = ...,
-        maximum: _builtins.float = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ValueRange: _TypeAlias = ValueRange  # noqa: Y015

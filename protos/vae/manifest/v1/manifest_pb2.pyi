@@ -141,7 +141,7 @@ class Manifest(_message.Message):
         """Observations, with the item axis first."""
 
     @_builtins.property
-    def value_range(self) -> Global___ValueRange:
+    def value_range(self) -> _tensor_pb2.ValueRange:
         """Smallest and largest value of an observation."""
 
     @_builtins.property
@@ -184,7 +184,7 @@ class Manifest(_message.Message):
         checkpoint_sha256: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         observations: _tensor_pb2.TensorSpec | None = ...,
-        value_range: Global___ValueRange | None = ...,
+        value_range: _tensor_pb2.ValueRange | None = ...,
         latents: _tensor_pb2.TensorSpec | None = ...,
         latent_groups: _abc.Iterable[Global___LatentGroup] | None = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
@@ -322,29 +322,3 @@ class LatentGroup(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LatentGroup: _TypeAlias = LatentGroup  # noqa: Y015
-
-@_typing.final
-class ValueRange(_message.Message):
-    """A closed interval."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    MINIMUM_FIELD_NUMBER: _builtins.int
-    MAXIMUM_FIELD_NUMBER: _builtins.int
-    minimum: _builtins.float
-    """Smallest value."""
-    maximum: _builtins.float
-    """Largest value."""
-    def __init__(
-        self,
-        *,
-        minimum: _builtins.float = ...,
-        maximum: _builtins.float = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ValueRange: _TypeAlias = ValueRange  # noqa: Y015
