@@ -1,0 +1,132 @@
+"""`python -m training list | fit PRESET | evaluate RUN`."""
+
+import argparse
+import difflib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from training.checkpoint import check_destination, load_run, save_run
+from training.config import FitConfig, with_overrides
+from training.data import load_dataset
+from training.errors import TrainingError
+from training.evaluate import Evaluation, evaluate
+from training.fit import fit
+from training.pictures import draw_pictures
+from training.presets import presets
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, 2 if the input is at fault, 130 if interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "list":
+            _list()
+        elif options.command == "fit":
+            _fit(options)
+        else:
+            _evaluate(options)
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training", description="Fits and evaluates variational autoencoders."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="the presets, and what each reaches")
+    fitting = commands.add_parser("fit", help="fit a preset and write a run directory")
+    fitting.add_argument("preset", metavar="PRESET")
+    fitting.add_argument(
+        "--out", type=Path, metavar="DIR", help="the run directory; default runs/PRESET-TIME"
+    )
+    fitting.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting, for example model.latent_size=2 or data.path=DIR; repeatable",
+    )
+    fitting.add_argument(
+        "--smoke", action="store_true", help="few items and epochs: everything in seconds"
+    )
+    evaluating = commands.add_parser("evaluate", help="evaluate a run on its test split")
+    evaluating.add_argument("run", type=Path, metavar="RUN")
+    evaluating.add_argument("--json", action="store_true", help="print one JSON object")
+    evaluating.add_argument(
+        "--data-path", metavar="DIR", help="where the data set lies now; default: where it lay"
+    )
+    return parser
+
+
+def _list() -> None:
+    for name, preset in presets().items():
+        print(f"{name}\n    {preset.description}\n    reaches: {preset.expected}")
+
+
+def _fit(options: argparse.Namespace) -> None:
+    config = _config(options.preset, options.set, options.smoke)
+    path = options.out or Path("runs") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    check_destination(path)
+    dataset = load_dataset(config.data)
+    print(f"fitting {config.preset} on {len(dataset.train)} items of {dataset.name}", flush=True)
+    fitted = fit(config, dataset, report=lambda line: print(line, flush=True))
+    evaluation = evaluate(fitted.model, dataset)
+    pictures = draw_pictures(fitted.model, dataset)
+    save_run(path, config, fitted.model, dataset, evaluation, fitted.history, pictures)
+    print(f"fitted in {fitted.seconds:.1f} s; on {len(dataset.test)} test items:")
+    print(_table(evaluation, fitted.model.latent_size))
+    print(f"wrote {path}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    run = load_run(options.run)
+    evaluation = evaluate(run.model, run.dataset(options.data_path))
+    if options.json:
+        print(json.dumps(evaluation.to_json()))
+    else:
+        print(_table(evaluation, run.model.latent_size))
+
+
+def _config(name: str, settings: Sequence[str], smoke: bool) -> FitConfig:
+    known = presets()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise TrainingError(f"unknown preset {name!r}{hint} `python -m training list` lists them")
+    overrides: dict[str, str] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise TrainingError(f"--set takes KEY=VALUE, not {setting!r}")
+        overrides[key] = value
+    config = known[name].config
+    if smoke:
+        data = replace(config.data, train_limit=2000, test_limit=500)
+        config = replace(config, data=data, epochs=3, evaluate_every=1)
+    return with_overrides(config, overrides)
+
+
+def _table(evaluation: Evaluation, latent_size: int) -> str:
+    return "\n".join(
+        [
+            f"  ELBO          {evaluation.elbo:9.3f} nats per item",
+            f"  rate          {evaluation.rate:9.3f} nats per item",
+            f"  distortion    {evaluation.distortion:9.3f} nats per item",
+            f"  bits per dim  {evaluation.bits_per_dim:9.4f}",
+            f"  active units  {evaluation.active_units:5d} of {latent_size}",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

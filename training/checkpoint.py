@@ -1,0 +1,184 @@
+"""The run directory: one fitted model, what made it and what it measured.
+
+    RUN/run.json              configuration, data set, digest of the weights, metrics, versions
+    RUN/weights.safetensors   the model's parameters and buffers by name
+    RUN/metrics.jsonl         one JSON object for each epoch
+    RUN/*.png                 pictures
+
+No pickle: reading a run executes nothing. A run appears by a rename and never changes.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors.torch
+from safetensors import SafetensorError
+
+from training.config import FitConfig, from_json, to_json
+from training.data import Dataset, load_dataset
+from training.errors import RunError, TrainingError
+from training.evaluate import Evaluation
+from training.models import Vae, build_model
+
+FORMAT_VERSION = 1
+DESCRIPTION = "run.json"
+WEIGHTS = "weights.safetensors"
+METRICS = "metrics.jsonl"
+_TOOLS = ("torch", "numpy", "safetensors", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A fitted model in eval mode, as it was read.
+
+    `weights_sha256` and `dataset_sha256` are hexadecimal; `metrics` are the fields of
+    `training.evaluate.Evaluation` on the test split.
+    """
+
+    path: Path
+    config: FitConfig
+    model: Vae
+    weights_sha256: str
+    dataset_sha256: str
+    metrics: Mapping[str, float | int | None]
+
+    def dataset(self, path: str | None = None) -> Dataset:
+        """The data set that the run was fitted on, from its own path or from another one.
+
+        Raises TrainingError if it cannot be read, and RunError if it is another one.
+        """
+        config = self.config.data.at(path) if path is not None else self.config.data
+        dataset = load_dataset(config)
+        if dataset.sha256() != self.dataset_sha256:
+            raise RunError(f"the data set {config.name} is not the one that {self.path} was fit on")
+        return dataset
+
+
+def check_destination(path: Path) -> None:
+    """Raise RunError unless a run can be written to `path`: nothing is there yet."""
+    if path.exists():
+        raise RunError(f"{path} exists; a run never replaces anything, choose another directory")
+
+
+def save_run(
+    path: Path,
+    config: FitConfig,
+    model: Vae,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    history: Iterable[Mapping[str, float | int]],
+    pictures: Mapping[str, bytes],
+) -> None:
+    """Write a run; `pictures` are PNG files by name. Readers see the whole of it or nothing.
+
+    Raises RunError if something is at `path` already, or it cannot be written.
+    """
+    check_destination(path)
+    weights = safetensors.torch.save(model.state_dict())
+    description = {
+        "format_version": FORMAT_VERSION,
+        "config": to_json(config),
+        "observation_shape": list(model.observation_shape),
+        "dataset_sha256": dataset.sha256(),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "metrics": evaluation.to_json(),
+        "versions": {tool: package_version(tool) for tool in _TOOLS},
+    }
+    files = {
+        WEIGHTS: weights,
+        METRICS: "".join(json.dumps(epoch) + "\n" for epoch in history).encode(),
+        DESCRIPTION: (json.dumps(description, indent=2) + "\n").encode(),
+        **pictures,
+    }
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    try:
+        temporary.mkdir(parents=True)
+        for name, content in files.items():
+            with (temporary / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        _sync_directory(temporary)
+        temporary.rename(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # renamed by now, unless something failed
+
+
+def load_run(path: Path) -> Run:
+    """Read a run and check it whole.
+
+    Raises RunError, naming the file at fault, if something is missing, damaged, changed since it
+    was written, or of a format that this version does not know.
+    """
+    description = _read_description(path / DESCRIPTION)
+    weights = _read(path / WEIGHTS)
+    digest = hashlib.sha256(weights).hexdigest()
+    if digest != description["weights_sha256"]:
+        raise RunError(f"{path / WEIGHTS} does not have the SHA-256 that {DESCRIPTION} states")
+    try:
+        config = from_json(description["config"])
+        model = build_model(config.model, _shape(description["observation_shape"]))
+        model.load_state_dict(safetensors.torch.load(weights))
+    except TrainingError as error:
+        raise RunError(f"{path / DESCRIPTION}: {error}") from error
+    except (SafetensorError, RuntimeError) as error:  # RuntimeError: names or shapes differ
+        reason = str(error).strip().partition("\n")[0]
+        raise RunError(f"{path / WEIGHTS} does not fit the configured model: {reason}") from error
+    return Run(
+        path,
+        config,
+        model.eval(),
+        digest,
+        str(description["dataset_sha256"]),
+        cast("Mapping[str, float | int | None]", description["metrics"]),
+    )
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        description = json.loads(_read(path))
+    except ValueError as error:
+        raise RunError(f"{path} is no JSON document: {error}") from error
+    version = description.get("format_version") if isinstance(description, dict) else None
+    if version != FORMAT_VERSION:
+        raise RunError(f"{path} has format version {version}; this version reads {FORMAT_VERSION}")
+    needed = {"config", "observation_shape", "dataset_sha256", "weights_sha256", "metrics"}
+    if missing := sorted(needed - description.keys()):
+        raise RunError(f"{path} lacks {missing[0]!r}")
+    if not isinstance(description["metrics"], dict):
+        raise RunError(f"{path}: 'metrics' must be an object")
+    return cast("dict[str, Any]", description)
+
+
+def _shape(value: object) -> tuple[int, int, int]:
+    if isinstance(value, list) and len(value) == 3 and all(type(size) is int for size in value):
+        channels, height, width = value
+        if min(value) >= 1:
+            return channels, height, width
+    raise TrainingError(f"observation_shape must be three sizes, not {value!r}")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}; expected a run directory") from error
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
