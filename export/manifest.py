@@ -1,0 +1,87 @@
+"""The manifest: everything that the service knows about a model version."""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version as package_version
+
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.timestamp_pb2 import Timestamp
+from vae.manifest.v1 import manifest_pb2
+from vae.v1 import tensor_pb2
+
+from export.checks import opset
+from export.graphs import Graph, Value
+from export.parity import BATCH_SIZES, Parity
+from training.checkpoint import Run
+
+FORMAT_VERSION = 1
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+_TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime")
+
+
+def build_manifest(
+    run: Run, graphs: tuple[Graph, ...], parity: Mapping[str, Parity], name: str, version: int
+) -> manifest_pb2.Manifest:
+    """Describe version `version` of model `name`, made from `run` now.
+
+    Versions of one name made from the same weights share their latent space.
+    """
+    model = run.model
+    created = Timestamp()
+    created.FromDatetime(datetime.now(UTC).replace(microsecond=0))
+    return manifest_pb2.Manifest(
+        format_version=FORMAT_VERSION,
+        name=name,
+        version=version,
+        family=run.config.model.family,
+        preset=run.config.preset,
+        latent_space=f"{name}-{run.weights_sha256[:16]}",
+        checkpoint_sha256=run.weights_sha256,
+        create_time=created,
+        observations=_spec(Value("observations", tuple(model.observation_shape))),
+        value_range=tensor_pb2.ValueRange(minimum=0.0, maximum=1.0),
+        latents=_spec(Value("latents", (model.latent_size,))),
+        latent_groups=[manifest_pb2.LatentGroup(name="latents", shape=[model.latent_size])],
+        likelihood=model.likelihood_name,
+        prior="standard_normal",
+        batch_buckets=BATCH_BUCKETS,
+        graphs=[_graph(graph, parity[graph.kind]) for graph in graphs],
+        training_metrics={
+            metric: float(value) for metric, value in run.metrics.items() if value is not None
+        },
+        tool_versions={tool: package_version(tool) for tool in _TOOLS},
+    )
+
+
+def manifest_json(manifest: manifest_pb2.Manifest) -> bytes:
+    """Canonical proto-JSON with a trailing newline: `google.protobuf.json_format.Parse` reads it.
+
+    Its names are lowerCamelCase and its 64-bit integers are strings.
+    """
+    return (MessageToJson(manifest, ensure_ascii=False) + "\n").encode()
+
+
+def _graph(graph: Graph, parity: Parity) -> manifest_pb2.Graph:
+    return manifest_pb2.Graph(
+        kind=manifest_pb2.GraphKind.Value(f"GRAPH_KIND_{graph.kind.upper()}"),
+        file=graph.file,
+        sha256=hashlib.sha256(graph.content).hexdigest(),
+        size_bytes=len(graph.content),
+        inputs=[_spec(value) for value in graph.inputs],
+        outputs=[_spec(value) for value in graph.outputs],
+        opset=opset(graph.content),
+        precision="float32",
+        parity=manifest_pb2.Parity(
+            max_absolute_error=parity.max_absolute_error,
+            tolerance=parity.tolerance,
+            batch_sizes=BATCH_SIZES,
+        ),
+    )
+
+
+def _spec(value: Value) -> tensor_pb2.TensorSpec:
+    """-1 stands for the item axis."""
+    return tensor_pb2.TensorSpec(
+        name=value.name, data_type=tensor_pb2.DATA_TYPE_FLOAT32, shape=[-1, *value.shape]
+    )

@@ -1,0 +1,104 @@
+"""Publishing a model version: it is there completely or not at all, and never changes."""
+
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from export.errors import ExportError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VERSION = re.compile(r"[1-9][0-9]{0,9}")
+_TAKEN = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
+
+
+def check_name(name: str) -> None:
+    """Raise ExportError unless `name` can name a model."""
+    if not _NAME.fullmatch(name):
+        raise ExportError(
+            f"{name!r} cannot name a model: use 1 to 128 letters, digits, '.', '_' and '-', "
+            "a letter or digit first"
+        )
+
+
+def publish(
+    repository: Path,
+    name: str,
+    files: Mapping[str, bytes],
+    manifest: Callable[[int], bytes],
+) -> Path:
+    """Write REPOSITORY/NAME/VERSION with `files` and manifest.json; returns its path.
+
+    VERSION is one more than the largest there. `manifest` makes the manifest of a version, and is
+    asked again where another exporter takes that version first. The version appears by a rename,
+    after everything in it has reached the disk; a reader never sees a part of it. Whatever
+    interrupts this function, a signal that ends the process at once excepted, the repository is
+    left as it was. Raises ExportError if the name is refused or the repository cannot be written.
+    """
+    check_name(name)
+    folder = repository / name
+    temporary = folder / f".publishing-{secrets.token_hex(8)}"
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    published = False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        for file, content in files.items():
+            _write(temporary / file, content)
+        target = _rename(temporary, folder, manifest)
+        published = True
+        for path in (folder, *(created.parent for created in missing)):
+            _sync_directory(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ExportError(f"cannot publish in {folder}: {reason}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # renamed by now, unless something failed
+        if not published:
+            for path in missing:
+                with suppress(OSError):  # never made, or in use by another exporter
+                    path.rmdir()
+    return target
+
+
+def _rename(temporary: Path, folder: Path, manifest: Callable[[int], bytes]) -> Path:
+    """Give the directory the next free version; a non-empty directory is never replaced."""
+    while True:
+        version = _next_version(folder)
+        _write(temporary / "manifest.json", manifest(version))
+        _sync_directory(temporary)
+        target = folder / str(version)
+        try:
+            temporary.rename(target)
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+        else:
+            return target
+
+
+def _next_version(folder: Path) -> int:
+    taken = (int(path.name) for path in folder.iterdir() if _VERSION.fullmatch(path.name))
+    version = max(taken, default=0) + 1
+    if not _VERSION.fullmatch(str(version)):
+        raise ExportError(f"{folder} has no version number left")
+    return version
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
