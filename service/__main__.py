@@ -1,0 +1,29 @@
+"""python -m service --repository DIR [--listen HOST:PORT] [--metrics-port N]
+
+`--help` lists every option; each can also be given as a `VAE_*` variable.
+"""
+
+import sys
+
+import uvloop
+
+from service.logs import make_logger
+from service.repository import RepositoryError
+from service.server import serve
+from service.session import GraphError, ProviderError
+from service.settings import SettingsError, process_environment, read_settings
+
+
+def main() -> int:
+    """Runs the service; 0 after a drain, 2 when it cannot start as it was asked to."""
+    try:
+        settings = read_settings(sys.argv[1:], process_environment())
+        uvloop.run(serve(settings, make_logger(settings.log_level)))
+    except (SettingsError, RepositoryError, GraphError, ProviderError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,354 @@
+"""The dynamic batcher: makes batches from the items of many requests.
+
+Words are Triton's. A request brings items (rows of its arrays); the batcher runs them together
+with those of other requests and gives every request its own rows back. It knows nothing of gRPC,
+onnxruntime or Prometheus.
+
+Knobs (`BatchingOptions`): max_batch_size B items, max_queue_delay D seconds, max_queue_items C
+items, buckets.
+
+Latency bound. With R the longest time that one batch runs, a request of n <= C items that is
+admitted starts within
+
+    D + R + ceil(C / B) x R    seconds,    and ends within    ceil(n / B) x R + R    seconds more,
+
+because batches are cut first in, first out: at most C items wait before it, and one batch is
+running; its last rows may share a batch with others. With D = 0 an idle session never waits. A
+longer D helps only where requests arrive faster than one in D and batches are cheaper per item;
+when the session is busy, waiting requests gather by themselves.
+
+Do not use it where rows of a batch influence each other, as with batch normalization in training
+mode.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import Draining, ExpiredInQueue, InferenceFailed, QueueFull, ServiceError
+
+_logger = logging.getLogger(__name__)
+Arrays = Mapping[str, NDArray[np.generic]]
+
+
+class Clock(Protocol):
+    """Monotonic time in seconds, and waiting on a condition that is held."""
+
+    def now(self) -> float: ...
+    def wait(self, condition: threading.Condition, timeout: float | None) -> None: ...
+
+
+class MonotonicClock:
+    """The machine's monotonic clock."""
+
+    def now(self) -> float:
+        """Seconds since some fixed moment."""
+        return time.monotonic()
+
+    def wait(self, condition: threading.Condition, timeout: float | None) -> None:
+        """Waits until condition is notified, at most timeout seconds."""
+        condition.wait(timeout)
+
+
+class Observer(Protocol):
+    """What a batcher reports, for metrics. Called on the batcher's threads; must be quick."""
+
+    def batch_done(self, items: int, padding: int, seconds: float) -> None: ...
+    def entry_started(self, queue_delay: float) -> None: ...
+    def entries_cancelled(self, count: int) -> None: ...
+    def entry_rejected(self, reason: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class BatchingOptions:
+    """Knobs of a batcher. buckets: ascending sizes to pad to; the last is the largest batch."""
+
+    buckets: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    max_queue_delay: float = 0.0
+    max_queue_items: int = 4096
+
+    def __post_init__(self) -> None:
+        if (
+            not self.buckets
+            or list(self.buckets) != sorted(set(self.buckets))
+            or self.buckets[0] < 1
+        ):
+            raise ValueError(f"buckets must be ascending and at least 1, not {self.buckets}")
+        if self.max_queue_delay < 0 or self.max_queue_items < 1:
+            raise ValueError("max_queue_delay must be at least 0 and max_queue_items at least 1")
+
+    @property
+    def max_batch_size(self) -> int:
+        """Most items in one batch."""
+        return self.buckets[-1]
+
+    def bucket(self, items: int) -> int:
+        """The smallest batch size to pad to that holds the items."""
+        return next(bucket for bucket in self.buckets if bucket >= items)
+
+
+@dataclass(eq=False)
+class Entry:
+    """One request in the queue, and its completion.
+
+    `on_done` is called exactly once, on any thread, when `outputs` or `error` is set; after
+    cancel() it may not be called at all. It must not raise.
+    """
+
+    inputs: Arrays
+    items: int
+    deadline: float | None
+    on_done: Callable[["Entry"], None]
+    admitted: float
+    outputs: Arrays | None = None
+    error: ServiceError | None = None
+    cancelled: bool = False
+    taken: int = 0
+    answered: int = 0
+    parts: list[tuple[int, Arrays]] = field(default_factory=list)
+
+    def cancel(self) -> None:
+        """Gives up: the caller is gone. The items leave when the next batch is cut."""
+        self.cancelled = True
+
+
+@dataclass(frozen=True)
+class _Part:
+    entry: Entry
+    start: int
+    stop: int
+
+
+class Batcher:
+    """Runs `run` on batches cut from a queue of entries, on one thread for each instance.
+
+    run takes arrays [bucket, ...] by input name and returns arrays [bucket, ...] by output name; it
+    is called by `instances` threads at once. Every thread prepares its batch only when it is free
+    to run it, so a waiting batch keeps growing until a session takes it.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Arrays], Arrays],
+        options: BatchingOptions,
+        observer: Observer,
+        *,
+        clock: Clock | None = None,
+        instances: int = 1,
+        name: str = "batcher",
+    ) -> None:
+        self._run = run
+        self._options = options
+        self._observer = observer
+        self._clock = clock or MonotonicClock()
+        self._condition = threading.Condition()
+        self._queue: deque[Entry] = deque()
+        self._queued_items = 0
+        self._running = 0
+        self._closed = False
+        self._seconds_per_batch = 0.0
+        self._weight = 1.0
+        self._instances = instances
+        self._threads = [
+            threading.Thread(target=self._loop, name=f"{name}-{index}", daemon=True)
+            for index in range(instances)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def queued_items(self) -> int:
+        """Items that wait for a batch."""
+        return self._queued_items
+
+    def submit(
+        self,
+        inputs: Arrays,
+        items: int,
+        on_done: Callable[[Entry], None],
+        deadline: float | None = None,
+    ) -> Entry:
+        """Admits a request. inputs: arrays [items, ...] by name. deadline: on the batcher's clock.
+
+        Raises Draining when the door is closed, and QueueFull when the items do not fit; an empty
+        queue takes a request of any size, as otherwise it could never run.
+        """
+        with self._condition:
+            if self._closed:
+                self._observer.entry_rejected("draining")
+                raise Draining("the service is draining; ask another replica")
+            if self._queue and self._queued_items + items > self._options.max_queue_items:
+                self._observer.entry_rejected("queue_full")
+                raise QueueFull(self._drain_seconds())
+            entry = Entry(inputs, items, deadline, on_done, self._clock.now())
+            self._queue.append(entry)
+            self._queued_items += items
+            self._condition.notify()
+        return entry
+
+    def drain(self) -> None:
+        """Closes the door, finishes what was admitted and returns. May be called again."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def stop(self) -> None:
+        """Closes the door, rejects what waits, finishes what runs. May be called again."""
+        with self._condition:
+            self._closed = True
+            rejected = list(self._queue)
+            self._queue.clear()
+            self._queued_items = 0
+            self._condition.notify_all()
+        for entry in rejected:
+            self._fail(entry, Draining("the service stopped before the request ran"))
+        for thread in self._threads:
+            thread.join()
+
+    def _drain_seconds(self) -> float:
+        batches = math.ceil(self._queued_items / self._options.max_batch_size) + self._running
+        return batches * self._seconds_per_batch / self._instances
+
+    def _loop(self) -> None:
+        while (parts := self._cut()) is not None:
+            if parts:
+                self._execute(parts)
+            with self._condition:
+                self._running -= 1
+
+    def _cut(self) -> list[_Part] | None:
+        """Waits until a batch is due and takes its parts; None when the queue is done for good."""
+        with self._condition:
+            while True:
+                if not self._queue:
+                    if self._closed:
+                        return None
+                    self._clock.wait(self._condition, None)
+                    continue
+                due = self._queue[0].admitted + self._options.max_queue_delay
+                full = self._queued_items >= self._options.max_batch_size
+                remaining = due - self._clock.now()
+                if full or self._closed or remaining <= 0:
+                    break
+                self._clock.wait(self._condition, remaining)
+            self._running += 1
+            parts, expired = self._take()
+            if self._queue:
+                self._condition.notify()
+        for entry in expired:
+            self._observer.entry_rejected("expired")
+            self._fail(entry, ExpiredInQueue("the deadline passed in the queue"))
+        return parts
+
+    def _take(self) -> tuple[list[_Part], list[Entry]]:
+        now = self._clock.now()
+        parts: list[_Part] = []
+        expired: list[Entry] = []
+        cancelled = 0
+        room = self._options.max_batch_size
+        while self._queue and room:
+            entry = self._queue[0]
+            left = entry.items - entry.taken
+            if entry.cancelled or entry.error is not None:
+                cancelled += entry.cancelled
+            elif entry.deadline is not None and entry.deadline <= now:
+                expired.append(entry)
+            else:
+                if not entry.taken:
+                    self._observer.entry_started(now - entry.admitted)
+                count = min(left, room)
+                parts.append(_Part(entry, entry.taken, entry.taken + count))
+                entry.taken += count
+                room -= count
+                self._queued_items -= count
+                if entry.taken == entry.items:
+                    self._queue.popleft()
+                continue
+            self._queue.popleft()
+            self._queued_items -= left
+        if cancelled:
+            self._observer.entries_cancelled(cancelled)
+        return parts, expired
+
+    def _execute(self, parts: Sequence[_Part]) -> None:
+        items = sum(part.stop - part.start for part in parts)
+        bucket = self._options.bucket(items)
+        started = self._clock.now()
+        try:
+            outputs = self._run(_assemble(parts, bucket))
+            if any(len(array) != bucket for array in outputs.values()):
+                raise InferenceFailed("the model gave another number of items than it took")
+        except Exception as error:  # noqa: BLE001 - a batch fails its own entries; the loop lives on
+            failure = InferenceFailed("the batch failed")
+            failure.__cause__ = error
+            for part in parts:
+                self._fail(part.entry, failure)
+            return
+        seconds = self._clock.now() - started
+        # A moving average over about ten batches, which starts at the first one.
+        self._seconds_per_batch += (seconds - self._seconds_per_batch) * self._weight
+        self._weight = 0.1
+        self._observer.batch_done(items, bucket - items, seconds)
+        row = 0
+        for part in parts:
+            count = part.stop - part.start
+            rows = {name: array[row : row + count] for name, array in outputs.items()}
+            row += count
+            self._answer(part, rows)
+
+    def _answer(self, part: _Part, rows: Arrays) -> None:
+        entry = part.entry
+        with self._condition:
+            entry.parts.append((part.start, rows))
+            entry.answered += part.stop - part.start
+            if entry.answered < entry.items or entry.error is not None:
+                return
+        entry.outputs = _join(entry.parts)
+        _notify(entry)
+
+    def _fail(self, entry: Entry, error: ServiceError) -> None:
+        with self._condition:
+            if entry.error is not None or entry.outputs is not None:
+                return
+            entry.error = error
+        _notify(entry)
+
+
+def _notify(entry: Entry) -> None:
+    try:
+        entry.on_done(entry)
+    except Exception:
+        # The caller broke its promise; the batch's other entries still get their answers.
+        _logger.exception("on_done raised")
+
+
+def _assemble(parts: Sequence[_Part], bucket: int) -> Arrays:
+    """The rows of all parts, padded with zeros to the bucket: padding happens here alone."""
+    first = parts[0]
+    if len(parts) == 1 and first.stop - first.start == bucket:
+        return {name: array[first.start : first.stop] for name, array in first.entry.inputs.items()}
+    batch: dict[str, NDArray[np.generic]] = {}
+    for name, like in first.entry.inputs.items():
+        rows = [part.entry.inputs[name][part.start : part.stop] for part in parts]
+        padding = bucket - sum(len(array) for array in rows)
+        if padding:
+            rows.append(np.zeros((padding, *like.shape[1:]), like.dtype))
+        batch[name] = np.concatenate(rows)
+    return batch
+
+
+def _join(parts: list[tuple[int, Arrays]]) -> Arrays:
+    if len(parts) == 1:
+        return parts[0][1]
+    parts.sort(key=lambda part: part[0])
+    return {name: np.concatenate([rows[name] for _, rows in parts]) for name in parts[0][1]}

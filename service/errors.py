@@ -1,0 +1,52 @@
+"""What can go wrong with a request, in the domain's words.
+
+`status` gives each its code on the wire.
+"""
+
+
+class ServiceError(Exception):
+    """A request that gets no answer; the text is for the caller and holds nothing internal."""
+
+
+class InvalidRequest(ServiceError):
+    """The request itself is at fault.
+
+    field: path of the field, for example "observations.shape". description: what was expected.
+    """
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(f"{field}: {description}")
+        self.field = field
+        self.description = description
+
+
+class ModelNotFound(ServiceError):
+    """No such model or version is served."""
+
+
+class ModelNotReady(ServiceError):
+    """The models are still loading."""
+
+
+class LatentSpaceMismatch(ServiceError):
+    """The latents come from another latent space than the model's."""
+
+
+class QueueFull(ServiceError):
+    """The queue has no room for the items. drain_seconds: expected time until it is empty."""
+
+    def __init__(self, drain_seconds: float) -> None:
+        super().__init__(f"the queue is full; expected to drain in {drain_seconds:.3f} s")
+        self.drain_seconds = drain_seconds
+
+
+class Draining(ServiceError):
+    """The service is shutting down and takes no new requests."""
+
+
+class ExpiredInQueue(ServiceError):
+    """The deadline passed before a batch with the items started."""
+
+
+class InferenceFailed(ServiceError):
+    """The runtime failed on a batch."""

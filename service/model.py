@@ -1,0 +1,169 @@
+"""A served model: sample, encode and decode on arrays, through the batchers of its graphs."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.batching import Arrays, Batcher, Entry
+from service.errors import InvalidRequest, LatentSpaceMismatch, ModelNotFound
+from service.repository import ModelVersion
+from service.sampling import Stream, standard_normal
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Parameters of q(z given x), [items, ...latent shape] each; latents only when drawn."""
+
+    mean: Float32
+    log_variance: Float32
+    latents: Float32 | None
+
+
+class Model:
+    """One model version with a batcher for each of its graphs.
+
+    Deadlines are seconds of `time.monotonic`. Every method raises the errors of `service.errors`.
+    """
+
+    def __init__(
+        self, version: ModelVersion, batchers: Mapping[str, Batcher], provider: str
+    ) -> None:
+        self.version = version
+        self.provider = provider
+        self.batchers = batchers
+        self.observation_shape = tuple(version.manifest.observations.shape[1:])
+        self.latent_shape = tuple(version.manifest.latents.shape[1:])
+        self.resource = f"models/{version.name}/versions/{version.version}"
+
+    async def sample(
+        self,
+        count: int,
+        seed: int,
+        start_index: int,
+        temperature: float,
+        labels: Sequence[int],
+        deadline: float | None,
+    ) -> tuple[Float32, Float32]:
+        """Observations [count, ...] and the latents [count, ...] that they were decoded from."""
+        label = self._label(labels, count)
+        noise = self._noise(seed, Stream.SAMPLE, start_index, count) * np.float32(temperature)
+        latents = noise
+        if "prior" in self.batchers:
+            latents = (await self._run("prior", {"noise": noise, **label}, deadline))["latents"]
+        outputs = await self._run("decoder", {"latents": latents, **label}, deadline)
+        return outputs["observations"], latents
+
+    async def encode(
+        self,
+        observations: Float32,
+        seed: int | None,
+        start_index: int,
+        labels: Sequence[int],
+        deadline: float | None,
+    ) -> Posterior:
+        """The posterior of observations [items, ...]; with a seed also one draw from each."""
+        count = len(observations)
+        if seed is None:
+            noise = np.zeros((count, *self.latent_shape), np.float32)
+        else:
+            noise = self._noise(seed, Stream.ENCODE, start_index, count)
+        label = self._label(labels, count)
+        inputs: Arrays = {"observations": observations, "noise": noise, **label}
+        outputs = await self._run("encoder", inputs, deadline)
+        latents = None if seed is None else outputs["latents"]
+        return Posterior(outputs["mean"], outputs["log_variance"], latents)
+
+    async def decode(
+        self,
+        latents: Float32,
+        latent_space: str | None,
+        labels: Sequence[int],
+        deadline: float | None,
+    ) -> Float32:
+        """Observations [items, ...] of latents [items, ...]."""
+        own = self.version.manifest.latent_space
+        if latent_space is not None and latent_space != own:
+            raise LatentSpaceMismatch(
+                f"the latents are of another latent space; {self.resource} has {own}"
+            )
+        inputs: Arrays = {"latents": latents, **self._label(labels, len(latents))}
+        return (await self._run("decoder", inputs, deadline))["observations"]
+
+    def _noise(self, seed: int, stream: Stream, start_index: int, count: int) -> Float32:
+        size = int(np.prod(self.latent_shape))
+        noise = standard_normal(seed, stream, start_index, count, size)
+        return noise.reshape(count, *self.latent_shape)
+
+    def _label(self, labels: Sequence[int], count: int) -> Arrays:
+        names = self.version.manifest.labels
+        if not names:
+            if labels:
+                raise InvalidRequest("labels", f"{self.resource} is not conditional; expected none")
+            return {}
+        if len(labels) not in (1, count):
+            raise InvalidRequest("labels", f"expected 1 or {count} labels, not {len(labels)}")
+        if not all(0 <= label < len(names) for label in labels):
+            raise InvalidRequest("labels", f"expected numbers from 0 to {len(names) - 1}")
+        return {"label": np.broadcast_to(np.array(labels, np.int64), (count,))}
+
+    async def _run(
+        self, graph: str, inputs: Arrays, deadline: float | None
+    ) -> Mapping[str, Float32]:
+        loop = asyncio.get_running_loop()
+        outputs: asyncio.Future[Arrays] = loop.create_future()
+
+        def on_done(entry: Entry) -> None:  # on the batcher's thread
+            loop.call_soon_threadsafe(_settle, outputs, entry)
+
+        items = len(next(iter(inputs.values())))
+        entry = self.batchers[graph].submit(inputs, items, on_done, deadline)
+        try:
+            return cast("Mapping[str, Float32]", await outputs)
+        except asyncio.CancelledError:
+            entry.cancel()
+            raise
+
+
+def _settle(outputs: asyncio.Future[Arrays], entry: Entry) -> None:
+    if outputs.done():
+        return  # the caller is gone
+    if entry.error is not None:
+        outputs.set_exception(entry.error)
+    else:
+        assert entry.outputs is not None
+        outputs.set_result(entry.outputs)
+
+
+class Models:
+    """What is served, by resource name. Immutable."""
+
+    def __init__(self, models: Sequence[Model]) -> None:
+        self.all = tuple(
+            sorted(models, key=lambda model: (model.version.name, model.version.version))
+        )
+        self._by_name = {model.resource: model for model in self.all}
+        # Versions ascend, so the newest one stays as the default.
+        self._by_name |= {f"models/{model.version.name}": model for model in self.all}
+
+    def get(self, name: str, field: str = "model") -> Model:
+        """The model that name stands for: "models/NAME" or "models/NAME/versions/N".
+
+        Raises InvalidRequest (of field) for a name that cannot be one, and ModelNotFound for one
+        that is not served.
+        """
+        model = self._by_name.get(name)
+        if model is not None:
+            return model
+        if not name.startswith("models/"):
+            raise InvalidRequest(field, 'expected "models/NAME" or "models/NAME/versions/N"')
+        raise ModelNotFound("no such model or version is served; ListModels lists what is")
+
+    def is_default(self, model: Model) -> bool:
+        """Whether "models/NAME" stands for this version."""
+        return self._by_name[f"models/{model.version.name}"] is model

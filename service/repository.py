@@ -1,0 +1,155 @@
+"""Model versions on disk: scan, verify, read. What it returns is immutable.
+
+REPOSITORY/NAME/VERSION/manifest.json, encoder.onnx, decoder.onnx [, prior.onnx]
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from google.protobuf import json_format
+from numpy.typing import NDArray
+from vae.manifest.v1 import manifest_pb2
+from vae.v1 import tensor_pb2
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VERSION = re.compile(r"[1-9][0-9]{0,9}")
+_FORMAT_VERSION = 1
+_KINDS = {
+    manifest_pb2.GRAPH_KIND_ENCODER: "encoder",
+    manifest_pb2.GRAPH_KIND_DECODER: "decoder",
+    manifest_pb2.GRAPH_KIND_PRIOR: "prior",
+}
+_DTYPES = {
+    tensor_pb2.DATA_TYPE_FLOAT32: np.float32,
+    tensor_pb2.DATA_TYPE_UINT8: np.uint8,
+    tensor_pb2.DATA_TYPE_INT64: np.int64,
+}
+
+
+class RepositoryError(RuntimeError):
+    """A repository or a version in it cannot be served; the text says what was expected."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An input of a graph: [items, *shape] of dtype."""
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+
+    def zeros(self, items: int) -> NDArray[np.generic]:
+        """Something to warm up with."""
+        return np.zeros((items, *self.shape), self.dtype)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One ONNX file, as verified bytes, with its inputs and the names of its outputs."""
+
+    content: bytes
+    inputs: tuple[Spec, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One verified version. digest: SHA-256 of its manifest. graphs: by "encoder", "decoder"."""
+
+    name: str
+    version: int
+    manifest: manifest_pb2.Manifest
+    digest: str
+    graphs: Mapping[str, Graph]
+
+
+def read_repository(root: Path) -> list[ModelVersion]:
+    """The newest version of every model under root, by name.
+
+    Raises RepositoryError when root holds no model, or one that cannot be served.
+    """
+    if not root.is_dir():
+        raise RepositoryError(f"{root} is not a directory; expected a model repository")
+    models = [
+        read_version(root, name, max(versions))
+        for name, versions in sorted(_scan(root))
+        if versions
+    ]
+    if not models:
+        raise RepositoryError(f"{root} holds no model; expected {root}/NAME/VERSION/manifest.json")
+    return models
+
+
+def _scan(root: Path) -> Iterator[tuple[str, list[int]]]:
+    for folder in root.iterdir():
+        if folder.is_dir() and _NAME.fullmatch(folder.name):
+            names = [path.name for path in folder.iterdir() if path.is_dir()]
+            yield folder.name, [int(name) for name in names if _VERSION.fullmatch(name)]
+
+
+def read_version(root: Path, name: str, version: int) -> ModelVersion:
+    """Reads and verifies root/name/version.
+
+    Raises RepositoryError when a file is missing, damaged or outside root, or the manifest is not
+    understood.
+    """
+    folder = root / name / str(version)
+    text = _read(root, folder / "manifest.json")
+    manifest = manifest_pb2.Manifest()
+    try:
+        json_format.Parse(text, manifest)
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        raise RepositoryError(f"{folder}/manifest.json is not a manifest: {error}") from error
+    if manifest.format_version != _FORMAT_VERSION:
+        raise RepositoryError(
+            f"{folder}/manifest.json has format version {manifest.format_version}; "
+            f"this service reads {_FORMAT_VERSION}"
+        )
+    if (manifest.name, manifest.version) != (name, version):
+        raise RepositoryError(
+            f"{folder}/manifest.json is that of {manifest.name}, version {manifest.version}"
+        )
+    graphs: dict[str, Graph] = {}
+    for graph in manifest.graphs:
+        kind = _KINDS.get(graph.kind)
+        if kind is None:
+            raise RepositoryError(
+                f"{folder}/manifest.json names a graph of unknown kind {graph.kind}"
+            )
+        content = _read(root, folder / graph.file)
+        if hashlib.sha256(content).hexdigest() != graph.sha256:
+            raise RepositoryError(f"{folder / graph.file} does not have the manifest's SHA-256")
+        inputs = tuple(_spec(folder, spec) for spec in graph.inputs)
+        graphs[kind] = Graph(content, inputs, tuple(output.name for output in graph.outputs))
+    needed = {"encoder", "decoder"} | ({"prior"} if manifest.prior == "graph" else set())
+    if missing := needed - graphs.keys():
+        raise RepositoryError(f"{folder}/manifest.json has no graph {', '.join(sorted(missing))}")
+    if not manifest.batch_buckets or min(manifest.batch_buckets) < 1:
+        raise RepositoryError(f"{folder}/manifest.json has no usable batch buckets")
+    for layout in (manifest.observations, manifest.latents):
+        _spec(folder, layout)
+    digest = hashlib.sha256(text).hexdigest()
+    return ModelVersion(name, version, manifest, digest, graphs)
+
+
+def _spec(folder: Path, spec: tensor_pb2.TensorSpec) -> Spec:
+    shape = tuple(spec.shape)
+    if spec.data_type not in _DTYPES or shape[:1] != (-1,) or min(shape[1:], default=1) < 1:
+        raise RepositoryError(
+            f"{folder}/manifest.json: {spec.name!r} has data type {spec.data_type} and shape "
+            f"{list(shape)}; expected a known type, and -1 for the items and then one item's sizes"
+        )
+    return Spec(spec.name, np.dtype(_DTYPES[spec.data_type]), shape[1:])
+
+
+def _read(root: Path, path: Path) -> bytes:
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise RepositoryError(f"{path} leads out of the repository")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RepositoryError(f"{path} cannot be read: {error.strerror}") from error

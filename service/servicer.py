@@ -1,0 +1,191 @@
+"""RPC <-> domain: reads requests, checks their numbers, writes responses. No logic of its own."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from vae.v1 import model_service_pb2 as models_pb
+from vae.v1 import vae_service_pb2 as vae_pb
+
+from service import tensors
+from service.errors import InvalidRequest, ModelNotReady
+from service.model import Model, Models
+from service.sampling import MAX_INDEX, new_seed
+from service.transport import Call, Method
+
+VAE_SERVICE = vae_pb.DESCRIPTOR.services_by_name["VaeService"].full_name
+MODEL_SERVICE = models_pb.DESCRIPTOR.services_by_name["ModelService"].full_name
+_MAX_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """max_request_items: most items in one request. max_response_bytes: of a response's tensors."""
+
+    max_request_items: int = 4096
+    max_response_bytes: int = 48 * 2**20
+
+
+class Servicer:
+    """vae.v1.VaeService and vae.v1.ModelService on a set of models."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._published: Models | None = None
+
+    def publish(self, models: Models) -> None:
+        """Serves these models from now on; every RPC before is refused with ModelNotReady."""
+        self._published = models
+
+    @property
+    def _models(self) -> Models:
+        if self._published is None:
+            raise ModelNotReady("the models are still loading")
+        return self._published
+
+    def methods(self) -> list[Method]:
+        """The methods of both services, for a transport."""
+        return [
+            Method(VAE_SERVICE, "Sample", vae_pb.SampleRequest, self.sample),
+            Method(VAE_SERVICE, "Encode", vae_pb.EncodeRequest, self.encode),
+            Method(VAE_SERVICE, "Decode", vae_pb.DecodeRequest, self.decode),
+            Method(MODEL_SERVICE, "ListModels", models_pb.ListModelsRequest, self.list_models),
+            Method(MODEL_SERVICE, "GetModel", models_pb.GetModelRequest, self.get_model),
+        ]
+
+    async def sample(self, request: vae_pb.SampleRequest, call: Call) -> vae_pb.SampleResponse:
+        """Draws from the prior and decodes."""
+        model = self._models.get(request.model)
+        count = request.sample_count
+        most = self._max_items(model)
+        if not 1 <= count <= most:
+            raise InvalidRequest("sample_count", f"expected 1 to {most}, not {count}")
+        temperature = request.temperature if request.HasField("temperature") else 1.0
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise InvalidRequest("temperature", "expected a finite number of at least 0")
+        _check_index(request.start_index, count)
+        _check_encoding(request.observation_encoding)
+        seed = request.seed if request.HasField("seed") else new_seed()
+        observations, latents = await model.sample(
+            count, seed, request.start_index, temperature, request.labels, call.deadline
+        )
+        return vae_pb.SampleResponse(
+            model=model.resource,
+            observations=tensors.from_array(observations),
+            latents=tensors.from_array(latents) if request.include_latents else None,
+            seed=seed,
+            latent_space=model.version.manifest.latent_space,
+        )
+
+    async def encode(self, request: vae_pb.EncodeRequest, call: Call) -> vae_pb.EncodeResponse:
+        """Computes posteriors."""
+        model = self._models.get(request.model)
+        observations = tensors.to_array(
+            request.observations, "observations", model.observation_shape, self._max_items(model)
+        )
+        value_range = model.version.manifest.value_range
+        if observations.min() < np.float32(value_range.minimum) or observations.max() > np.float32(
+            value_range.maximum
+        ):
+            raise InvalidRequest(
+                "observations.data",
+                f"expected values from {value_range.minimum:g} to {value_range.maximum:g}",
+            )
+        if not request.include_latents:
+            for name in ("seed", "start_index"):
+                if request.HasField(name):
+                    raise InvalidRequest(name, "is only used with include_latents")
+        _check_index(request.start_index, len(observations))
+        seed: int | None = None
+        if request.include_latents:
+            seed = request.seed if request.HasField("seed") else new_seed()
+        posterior = await model.encode(
+            observations, seed, request.start_index, request.labels, call.deadline
+        )
+        return vae_pb.EncodeResponse(
+            model=model.resource,
+            mean=tensors.from_array(posterior.mean),
+            log_variance=tensors.from_array(posterior.log_variance),
+            latents=None if posterior.latents is None else tensors.from_array(posterior.latents),
+            seed=seed,
+            latent_space=model.version.manifest.latent_space,
+        )
+
+    async def decode(self, request: vae_pb.DecodeRequest, call: Call) -> vae_pb.DecodeResponse:
+        """Computes the means of the likelihood."""
+        model = self._models.get(request.model)
+        latents = tensors.to_array(
+            request.latents, "latents", model.latent_shape, self._max_items(model)
+        )
+        _check_encoding(request.observation_encoding)
+        space = request.latent_space if request.HasField("latent_space") else None
+        observations = await model.decode(latents, space, request.labels, call.deadline)
+        return vae_pb.DecodeResponse(
+            model=model.resource, observations=tensors.from_array(observations)
+        )
+
+    async def list_models(
+        self, request: models_pb.ListModelsRequest, call: Call
+    ) -> models_pb.ListModelsResponse:
+        """Lists what is served, page by page; the token is the name of the page's first model."""
+        if request.page_size < 0:
+            raise InvalidRequest("page_size", "expected at least 0")
+        size = min(request.page_size or _MAX_PAGE, _MAX_PAGE)
+        models = self._models
+        names = [model.resource for model in models.all]
+        if request.page_token and request.page_token not in names:
+            raise InvalidRequest("page_token", "expected next_page_token of an earlier response")
+        first = names.index(request.page_token) if request.page_token else 0
+        page = models.all[first : first + size]
+        rest = names[first + size :]
+        return models_pb.ListModelsResponse(
+            models=[self._describe(model, models) for model in page],
+            next_page_token=rest[0] if rest else "",
+        )
+
+    async def get_model(
+        self, request: models_pb.GetModelRequest, call: Call
+    ) -> models_pb.GetModelResponse:
+        """Describes one version."""
+        models = self._models
+        model = models.get(request.name, field="name")
+        return models_pb.GetModelResponse(model=self._describe(model, models))
+
+    def _describe(self, model: Model, models: Models) -> models_pb.Model:
+        manifest = model.version.manifest
+        return models_pb.Model(
+            name=model.resource,
+            default_version=models.is_default(model),
+            family=manifest.family,
+            observations=manifest.observations,
+            value_range=manifest.value_range,
+            latents=manifest.latents,
+            latent_space=manifest.latent_space,
+            labels=manifest.labels,
+            likelihood=manifest.likelihood,
+            prior=manifest.prior,
+            execution_provider=model.provider,
+            max_batch_size=max(manifest.batch_buckets),
+            max_request_items=self._max_items(model),
+            digest=model.version.digest,
+            training_metrics=manifest.training_metrics,
+        )
+
+    def _max_items(self, model: Model) -> int:
+        # A 20-byte Sample request must not be able to ask for gigabytes.
+        observation, latent = math.prod(model.observation_shape), math.prod(model.latent_shape)
+        item = 4 * max(observation + latent, 3 * latent)  # Sample with latents; Encode with latents
+        return max(1, min(self._limits.max_request_items, self._limits.max_response_bytes // item))
+
+
+def _check_index(start_index: int, count: int) -> None:
+    if start_index + count > MAX_INDEX:
+        raise InvalidRequest("start_index", f"expected at most {MAX_INDEX - count}")
+
+
+def _check_encoding(encoding: vae_pb.ObservationEncoding.ValueType) -> None:
+    if encoding not in (
+        vae_pb.OBSERVATION_ENCODING_UNSPECIFIED,
+        vae_pb.OBSERVATION_ENCODING_FLOAT32,
+    ):
+        raise InvalidRequest("observation_encoding", "expected OBSERVATION_ENCODING_FLOAT32")

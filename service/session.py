@@ -1,0 +1,99 @@
+"""onnxruntime: providers, options, warm-up. The only module that imports it."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+Provider = Literal["auto", "cpu", "cuda"]
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+
+
+class ProviderError(RuntimeError):
+    """The execution provider that was asked for cannot be had."""
+
+
+class GraphError(RuntimeError):
+    """onnxruntime cannot load a graph."""
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """provider: one of onnxruntime's names. threads: threads of one session on the CPU."""
+
+    provider: str
+    threads: int
+
+
+def choose_provider(provider: Provider) -> str:
+    """onnxruntime's name of the provider; auto takes CUDA where it is installed and has a device.
+
+    Raises ProviderError when CUDA is asked for and this onnxruntime has none.
+    """
+    available = CUDA in ort.get_available_providers()
+    if provider == "cuda" and not available:
+        raise ProviderError(
+            "CUDA was asked for, but the installed onnxruntime has no CUDAExecutionProvider: "
+            "install the extra `service-gpu` instead of `service`"
+        )
+    if provider == "cpu" or not available:
+        return CPU
+    if provider == "auto" and not os.path.exists("/dev/nvidiactl"):
+        return CPU
+    return CUDA
+
+
+def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """CPUs that this process may use: the affinity, cut by the cgroup's quota; at least 1.
+
+    onnxruntime counts the host's cores by itself and would oversubscribe a limited container.
+    """
+    cpus = len(os.sched_getaffinity(0))
+    try:
+        quota, period = (root / "cpu.max").read_text().split()
+        if quota != "max":
+            cpus = min(cpus, int(quota) // int(period))
+    except (OSError, ValueError):
+        pass  # no cgroup v2: the affinity is all there is to know
+    return max(cpus, 1)
+
+
+class Session:
+    """One graph, loaded. Safe to run from several threads."""
+
+    def __init__(self, graph: bytes, outputs: Sequence[str], options: SessionOptions) -> None:
+        """Loads graph, the bytes of an ONNX file.
+
+        Raises ProviderError when the provider does not come up, as nothing falls back in silence,
+        and GraphError when onnxruntime refuses the graph.
+        """
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        settings.inter_op_num_threads = 1
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        settings.log_severity_level = 3
+        providers: list[str | tuple[str, dict[str, str]]] = [CPU]
+        if options.provider == CUDA:
+            settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            providers = [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC"})]
+            ort.preload_dlls()
+        try:
+            self._session = ort.InferenceSession(graph, settings, providers=providers)
+        except Exception as error:  # onnxruntime's errors have no class in common
+            raise GraphError(f"{options.provider} cannot load the graph: {error}") from error
+        self._session.disable_fallback()
+        self.provider: str = self._session.get_providers()[0]
+        if self.provider != options.provider:
+            raise ProviderError(f"{options.provider} was asked for, {self.provider} came up")
+        self._outputs = list(outputs)
+
+    def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+        """Runs the graph on arrays [batch, ...] by input name; releases the GIL meanwhile."""
+        values = self._session.run(self._outputs, dict(inputs))
+        return dict(zip(self._outputs, values, strict=True))
