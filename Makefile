@@ -17,7 +17,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 demo: setup ## Trains, exports, serves and calls a model; pictures go to out/.
-	$(BIN)/python scripts/demo.py
+	$(BIN)/python -m scripts.demo
 
 serve: setup ## Serves models/ on ports 8500 (gRPC) and 9090 (metrics).
 	$(BIN)/python -m service --repository models
@@ -34,10 +34,12 @@ test-gpu: setup ## The tests that need a CUDA device.
 test-load: setup ## The tests that send load over loopback.
 	$(BIN)/python -m pytest -m load
 
-check: setup ## The static checks: style, types, architecture.
+check: setup ## The static checks: style, types, protos, architecture.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/buf lint protos
+	$(BIN)/buf format --diff --exit-code protos
 	PYTHONPATH=. $(BIN)/lint-imports
 
 format: setup ## Formats the code.

@@ -1,0 +1,89 @@
+"""Starts a service as a process of its own on free ports, for the demo, tests and benchmarks."""
+
+import contextlib
+import json
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+_SECONDS = 60.0
+
+
+class ServiceProcess:
+    """A running service. target: its gRPC address. metrics_url: where Prometheus scrapes it."""
+
+    def __init__(self, process: "subprocess.Popen[str]", echo: Callable[[str], None]) -> None:
+        assert process.stderr is not None
+        self.process = process
+        self._echo = echo
+        self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, args=(process.stderr,), daemon=True)
+        self._reader.start()
+        listening = self.wait_for("listening")
+        self.target = f"127.0.0.1:{listening['port']}"
+        self.metrics_url = f"http://127.0.0.1:{listening['metrics_port']}/metrics"
+
+    def wait_for(self, name: str) -> dict[str, Any]:
+        """The next log event of that name. Raises RuntimeError if the service ends before."""
+        while (event := self._events.get(timeout=_SECONDS)) is not None:
+            if event.get("event") == name:
+                return event
+        code = self.process.wait(_SECONDS)
+        raise RuntimeError(f"the service ended with {code} before it was {name}")
+
+    def wait_until_ready(self) -> None:
+        """Waits until the service's health says that it takes requests."""
+        request = health_pb2.HealthCheckRequest(service="vae.v1.VaeService")
+        with grpc.insecure_channel(self.target) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(request, timeout=_SECONDS)
+            for response in watch:
+                if response.status == health_pb2.HealthCheckResponse.SERVING:
+                    watch.cancel()
+                    return
+
+    def scrape(self) -> str:
+        """What /metrics says."""
+        with urllib.request.urlopen(self.metrics_url, timeout=10) as response:
+            return str(response.read().decode())
+
+    def stop(self) -> int:
+        """Sends SIGTERM, waits for the drain and returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(_SECONDS)
+        self._reader.join(_SECONDS)
+        return code
+
+    def _read(self, stderr: IO[str]) -> None:
+        for line in stderr:
+            self._echo(line.rstrip("\n"))
+            with contextlib.suppress(ValueError):  # a line that is no event
+                self._events.put(json.loads(line))
+        self._events.put(None)
+
+
+@contextlib.contextmanager
+def running_service(
+    repository: Path, *options: str, echo: Callable[[str], None] = lambda line: None
+) -> Iterator[ServiceProcess]:
+    """A service of repository, ready for requests; `echo` gets every line of its log.
+
+    `options` are further command-line options. Ends the process when the block ends, if nobody has.
+    """
+    command = [sys.executable, "-m", "service", "--repository", str(repository)]
+    command += ["--listen", "127.0.0.1:0", "--metrics-port", "0", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            service = ServiceProcess(process, echo)
+            service.wait_until_ready()
+            yield service
+        finally:
+            process.kill()

@@ -1,0 +1,158 @@
+"""numpy <-> the messages of vae.v1; no I/O."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from vae.v1 import tensor_pb2, vae_service_pb2
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Drawn observations [count, ...] and, on request, the latents [count, ...] behind them.
+
+    model: the version that answered. seed: of the draw, given or picked by the service.
+    """
+
+    observations: Float32
+    latents: Float32 | None
+    seed: int
+    latent_space: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Mean and log_variance of q(z given x), [items, ...] each; on request one draw for each item.
+
+    seed: of that draw. latent_space: pass it on to `decode`. model: the version that answered.
+    """
+
+    mean: Float32
+    log_variance: Float32
+    latents: Float32 | None
+    seed: int | None
+    latent_space: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Means of the likelihood p(x given z), [items, ...]. model: the version that answered."""
+
+    observations: Float32
+    model: str
+
+
+def resource(model: str) -> str:
+    """ "digits" -> "models/digits"; a full name ("models/digits/versions/2") stays as it is."""
+    return model if model.startswith("models/") else f"models/{model}"
+
+
+def sample_request(
+    model: str,
+    count: int,
+    *,
+    seed: int | None,
+    start_index: int | None,
+    temperature: float | None,
+    labels: Sequence[int],
+    include_latents: bool,
+) -> vae_service_pb2.SampleRequest:
+    """The request of `VaeClient.sample`."""
+    return vae_service_pb2.SampleRequest(
+        model=resource(model),
+        sample_count=count,
+        seed=seed,
+        start_index=start_index,
+        temperature=temperature,
+        labels=labels,
+        include_latents=include_latents,
+    )
+
+
+def samples(response: vae_service_pb2.SampleResponse) -> Samples:
+    """The answer to `sample_request`."""
+    return Samples(
+        observations=to_array(response.observations),
+        latents=to_array(response.latents) if response.HasField("latents") else None,
+        seed=response.seed,
+        latent_space=response.latent_space,
+        model=response.model,
+    )
+
+
+def encode_request(
+    model: str,
+    observations: ArrayLike,
+    *,
+    include_latents: bool,
+    seed: int | None,
+    start_index: int | None,
+    labels: Sequence[int],
+) -> vae_service_pb2.EncodeRequest:
+    """The request of `VaeClient.encode`."""
+    return vae_service_pb2.EncodeRequest(
+        model=resource(model),
+        observations=to_tensor(observations, "observations"),
+        include_latents=include_latents,
+        seed=seed,
+        start_index=start_index,
+        labels=labels,
+    )
+
+
+def posterior(response: vae_service_pb2.EncodeResponse) -> Posterior:
+    """The answer to `encode_request`."""
+    return Posterior(
+        mean=to_array(response.mean),
+        log_variance=to_array(response.log_variance),
+        latents=to_array(response.latents) if response.HasField("latents") else None,
+        seed=response.seed if response.HasField("seed") else None,
+        latent_space=response.latent_space,
+        model=response.model,
+    )
+
+
+def decode_request(
+    model: str, latents: ArrayLike, *, latent_space: str | None, labels: Sequence[int]
+) -> vae_service_pb2.DecodeRequest:
+    """The request of `VaeClient.decode`."""
+    return vae_service_pb2.DecodeRequest(
+        model=resource(model),
+        latents=to_tensor(latents, "latents"),
+        latent_space=latent_space,
+        labels=labels,
+    )
+
+
+def decoded(response: vae_service_pb2.DecodeResponse) -> Decoded:
+    """The answer to `decode_request`."""
+    return Decoded(observations=to_array(response.observations), model=response.model)
+
+
+def to_tensor(values: ArrayLike, name: str) -> tensor_pb2.Tensor:
+    """A float32 tensor of floating-point values.
+
+    Raises TypeError for integers, which are mostly pixels that nobody has scaled yet.
+    """
+    array = np.asarray(values)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise TypeError(
+            f"{name} must be floating-point numbers in the model's value range, not {array.dtype}"
+        )
+    data = np.ascontiguousarray(array, "<f4")
+    return tensor_pb2.Tensor(
+        data_type=tensor_pb2.DATA_TYPE_FLOAT32, shape=array.shape, data=data.tobytes()
+    )
+
+
+def to_array(tensor: tensor_pb2.Tensor) -> Float32:
+    """A read-only array on the tensor's bytes; no copy. Raises ValueError for another dtype."""
+    if tensor.data_type != tensor_pb2.DATA_TYPE_FLOAT32:
+        name = tensor_pb2.DataType.Name(tensor.data_type)
+        raise ValueError(f"this client reads float32 tensors, not {name}; is it too old?")
+    return np.frombuffer(tensor.data, "<f4").reshape(tuple(tensor.shape))
