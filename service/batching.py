@@ -289,8 +289,7 @@ class Batcher:
             if any(len(array) != bucket for array in outputs.values()):
                 raise InferenceFailed("the model gave another number of items than it took")
         except Exception as error:  # noqa: BLE001 - a batch fails its own entries; the loop lives on
-            failure = InferenceFailed("the batch failed")
-            failure.__cause__ = error
+            failure = _failure(error)
             for part in parts:
                 self._fail(part.entry, failure)
             return
@@ -313,7 +312,11 @@ class Batcher:
             entry.answered += part.stop - part.start
             if entry.answered < entry.items or entry.error is not None:
                 return
-        entry.outputs = _join(entry.parts)
+        try:
+            entry.outputs = _join(entry.parts)
+        except Exception as error:  # noqa: BLE001 - parts that do not fit fail their entry only
+            self._fail(entry, _failure(error))
+            return
         _notify(entry)
 
     def _fail(self, entry: Entry, error: ServiceError) -> None:
@@ -322,6 +325,12 @@ class Batcher:
                 return
             entry.error = error
         _notify(entry)
+
+
+def _failure(error: Exception) -> InferenceFailed:
+    failure = InferenceFailed("the batch failed")
+    failure.__cause__ = error
+    return failure
 
 
 def _notify(entry: Entry) -> None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
-from service.errors import InferenceFailed, ServiceError
+from service.errors import InferenceFailed, InvalidRequest, ServiceError
 from service.logs import Logger
 from service.status import DETAILS_KEY, status_of
 
@@ -77,7 +77,7 @@ class Transport:
             by_service.setdefault(method.service, {})[method.name] = (
                 grpc.unary_unary_rpc_method_handler(
                     self._wrap(method),
-                    request_deserializer=method.request_type.FromString,
+                    request_deserializer=None,  # handle parses, so that it can answer what fails
                     response_serializer=_serialize,
                 )
             )
@@ -103,13 +103,14 @@ class Transport:
     def _wrap(self, method: Method) -> Callable[[Any, Any], Awaitable[Message]]:
         path = f"{method.service}/{method.name}"
 
-        async def handle(request: Message, context: Any) -> Message:
+        async def handle(data: bytes, context: Any) -> Message:
             started = time.monotonic()
             code = grpc.StatusCode.CANCELLED
             try:
                 remaining = context.time_remaining()
                 deadline = None if remaining is None else started + remaining
                 try:
+                    request = _parse(method.request_type, data)
                     response = await method.handler(request, Call(deadline))
                 except ServiceError:
                     raise
@@ -131,6 +132,14 @@ class Transport:
                 self._observer.call_done(path, code.name, time.monotonic() - started)
 
         return handle
+
+
+def _parse(kind: type[Message], data: bytes) -> Message:
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        name = kind.DESCRIPTOR.full_name
+        raise InvalidRequest("request", f"expected the bytes of a {name}") from error
 
 
 def _serialize(message: Message) -> bytes:

@@ -1,0 +1,31 @@
+"""What the tests of several packages start from: one fitted run and its model repository."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported: on models this small its threads only wait for each other, and on a
+# machine that is busy with something else for a hundred times longer than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a quick fit of digits-mlp-vae. Read it; copy it before a change."""
+    from training.__main__ import main  # brings torch, which most tests of the service do not need
+
+    run = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["fit", "digits-mlp-vae", "--smoke", "--out", str(run)]) == 0
+    return run
+
+
+@pytest.fixture(scope="session")
+def digits_repository(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository that holds version 1 of "digits". Read it; copy it before a change."""
+    from export.__main__ import main  # brings torch, see above
+
+    repository = tmp_path_factory.mktemp("models")
+    arguments = [str(digits_run), "--repository", str(repository), "--name", "digits"]
+    assert main(arguments) == 0
+    return repository

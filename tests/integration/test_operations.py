@@ -1,0 +1,228 @@
+"""What operators see: health, reflection, metrics, logs, start-up errors, drain."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+from prometheus_client.parser import text_string_to_metric_families
+
+from scripts.launch import ServiceProcess, running_service
+from vae_client import VaeClient, VaeError
+
+
+@pytest.mark.parametrize("name", ["", "vae.v1.VaeService", "vae.v1.ModelService"])
+def test_health_is_serving_once_the_models_are_loaded(channel: grpc.Channel, name: str) -> None:
+    answer = health_pb2_grpc.HealthStub(channel).Check(
+        health_pb2.HealthCheckRequest(service=name), timeout=10
+    )
+
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_health_of_an_unknown_service_is_not_found(channel: grpc.Channel) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        health_pb2_grpc.HealthStub(channel).Check(
+            health_pb2.HealthCheckRequest(service="nope"), timeout=10
+        )
+
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_reflection_describes_the_services(channel: grpc.Channel) -> None:
+    database = ProtoReflectionDescriptorDatabase(channel)
+
+    services = set(database.get_services())
+    service = DescriptorPool(database).FindServiceByName("vae.v1.VaeService")
+
+    assert {"vae.v1.VaeService", "vae.v1.ModelService", "grpc.health.v1.Health"} <= services
+    assert {"Sample", "Encode", "Decode"} <= {method.name for method in service.methods}
+
+
+def samples_of(service: ServiceProcess) -> dict[tuple[str, ...], float]:
+    families = text_string_to_metric_families(service.scrape())
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_metrics_count_requests_items_and_errors(
+    service: ServiceProcess, client: VaeClient
+) -> None:
+    before = samples_of(service)
+
+    client.decode("digits", np.zeros((100, 8)))
+    with pytest.raises(Exception, match="NOT_FOUND"):
+        client.decode("attack-0123456789", np.zeros((1, 8)))
+
+    after = samples_of(service)
+    change = {key: value - before.get(key, 0.0) for key, value in after.items()}
+    assert change["vae_requests_total", "OK", "vae.v1.VaeService/Decode"] == 1
+    assert change["vae_requests_total", "NOT_FOUND", "vae.v1.VaeService/Decode"] == 1
+    assert change["vae_request_duration_seconds_count", "vae.v1.VaeService/Decode"] == 2
+    assert change["vae_batch_items_sum", "decoder", "digits"] == 100
+    assert change["vae_batch_items_count", "decoder", "digits"] == 2
+    assert change["vae_padding_items_total", "decoder", "digits"] == 28
+    assert not any("attack" in label for key in after for label in key)
+
+
+def test_the_metrics_name_the_provider_in_use(service: ServiceProcess) -> None:
+    info = [key for key in samples_of(service) if key[0] == "vae_model_info"]
+
+    assert len(info) == 1
+    assert "CPUExecutionProvider" in info[0]
+
+
+def test_sigterm_drains_what_runs_and_ends_with_zero(digits_repository: Path) -> None:
+    lines: list[str] = []
+    with (
+        running_service(
+            digits_repository, "--max-queue-delay-ms", "1000", echo=lines.append
+        ) as service,
+        VaeClient(service.target) as client,
+    ):
+        answers: list[tuple[int, ...]] = []
+        # 1000 ms of queue delay: the request waits in the queue when the signal comes.
+        caller = threading.Thread(
+            target=lambda: answers.append(client.sample("digits", 3).observations.shape)
+        )
+        caller.start()
+        while 'vae_queue_items{graph="decoder",model="digits"} 3.0' not in service.scrape():
+            assert caller.is_alive()
+        code = service.stop()
+        caller.join()
+
+    assert code == 0
+    assert answers == [(3, 1, 8, 8)]
+    events = [json.loads(line)["event"] for line in lines]
+    assert events == ["listening", "model_loaded", "ready", "draining", "stopped"]
+
+
+def test_readiness_goes_off_while_the_service_still_answers(digits_repository: Path) -> None:
+    with (
+        running_service(digits_repository, "--drain-delay", "2") as service,
+        grpc.insecure_channel(service.target) as channel,
+    ):
+        watch = health_pb2_grpc.HealthStub(channel).Watch(
+            health_pb2.HealthCheckRequest(service="vae.v1.VaeService"), timeout=30
+        )
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        service.process.terminate()
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        with VaeClient(service.target) as client:
+            assert client.sample("digits", 1).observations.shape == (1, 1, 8, 8)
+        watch.cancel()
+        assert service.process.wait(30) == 0
+
+
+def start(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PATH": "", **environment},
+        check=False,
+    )
+
+
+LISTEN = ("--listen", "127.0.0.1:0", "--metrics-port", "0")
+
+
+def test_cuda_that_is_not_there_is_an_error_at_start(digits_repository: Path) -> None:
+    done = start("--repository", str(digits_repository), "--provider", "cuda", *LISTEN)
+
+    assert done.returncode == 2
+    assert "CUDA was asked for" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_empty_repository_is_an_error_at_start(tmp_path: Path) -> None:
+    done = start("--repository", str(tmp_path), *LISTEN)
+
+    assert done.returncode == 2
+    assert f"{tmp_path} holds no model" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_misspelt_variable_is_an_error_at_start(digits_repository: Path) -> None:
+    done = start("--repository", str(digits_repository), VAE_METRIC_PORT="1")
+
+    assert done.returncode == 2
+    assert "VAE_METRIC_PORT" in done.stderr
+
+
+def test_variables_configure_the_service(digits_repository: Path) -> None:
+    done = start(
+        VAE_REPOSITORY=str(digits_repository / "nowhere"),
+        VAE_LISTEN="127.0.0.1:0",
+        VAE_METRICS_PORT="0",
+    )
+
+    assert done.returncode == 2
+    assert "nowhere is not a directory" in done.stderr
+
+
+def test_a_port_in_use_is_an_error_at_start(
+    service: ServiceProcess, digits_repository: Path
+) -> None:
+    done = start(
+        "--repository", str(digits_repository), "--listen", service.target, "--metrics-port", "0"
+    )
+
+    assert done.returncode == 2
+    assert "port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(digits_repository: Path) -> None:
+    options = ("--max-queue-items", "1", "--max-queue-delay-ms", "1000")
+    with (
+        running_service(digits_repository, *options) as service,
+        VaeClient(service.target) as client,
+    ):
+        waiting: list[tuple[int, ...]] = []
+        caller = threading.Thread(
+            target=lambda: waiting.append(client.sample("digits", 1).observations.shape)
+        )
+        caller.start()
+        while 'vae_queue_items{graph="decoder",model="digits"} 1.0' not in service.scrape():
+            assert caller.is_alive()
+
+        with pytest.raises(VaeError) as caught:
+            client.sample("digits", 1)
+        caller.join()
+
+    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert caught.value.reason == "QUEUE_FULL"
+    assert caught.value.retry_delay is not None
+    assert waiting == [(1, 1, 8, 8)]
+
+
+def test_a_request_whose_deadline_passes_in_the_queue_never_runs(digits_repository: Path) -> None:
+    with (
+        running_service(digits_repository, "--max-queue-delay-ms", "500") as service,
+        VaeClient(service.target) as client,
+    ):
+        with pytest.raises(VaeError) as caught:
+            client.sample("digits", 1, timeout=0.05)
+        client.sample("digits", 1)
+
+        counted = samples_of(service)
+
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    left = [counted["vae_cancelled_total", "decoder", "digits"]]
+    left.append(counted["vae_rejected_total", "decoder", "digits", "expired"])
+    assert sum(left) == 1
+    assert counted["vae_batch_items_sum", "decoder", "digits"] == 1
