@@ -1,6 +1,5 @@
 """A served model: sample, encode and decode on arrays, through the batchers of its graphs."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.batching import Arrays, Batcher, Entry
+from service.completion import Completion
 from service.errors import InvalidRequest, LatentSpaceMismatch, ModelNotFound
 from service.repository import ModelVersion
 from service.sampling import Stream, standard_normal
@@ -115,29 +115,26 @@ class Model:
     async def _run(
         self, graph: str, inputs: Arrays, deadline: float | None
     ) -> Mapping[str, Float32]:
-        loop = asyncio.get_running_loop()
-        outputs: asyncio.Future[Arrays] = loop.create_future()
-
-        def on_done(entry: Entry) -> None:  # on the batcher's thread
-            loop.call_soon_threadsafe(_settle, outputs, entry)
-
+        answer = _Answer()
         items = len(next(iter(inputs.values())))
-        entry = self.batchers[graph].submit(inputs, items, on_done, deadline)
-        try:
-            return cast("Mapping[str, Float32]", await outputs)
-        except asyncio.CancelledError:
-            entry.cancel()
-            raise
+        answer.entry = self.batchers[graph].submit(inputs, items, answer.settle_from, deadline)
+        return cast("Mapping[str, Float32]", await answer)
 
 
-def _settle(outputs: asyncio.Future[Arrays], entry: Entry) -> None:
-    if outputs.done():
-        return  # the caller is gone
-    if entry.error is not None:
-        outputs.set_exception(entry.error)
-    else:
-        assert entry.outputs is not None
-        outputs.set_result(entry.outputs)
+class _Answer(Completion[Arrays]):
+    """The outputs of an entry."""
+
+    __slots__ = ("entry",)
+    entry: Entry
+
+    def settle_from(self, entry: Entry) -> None:
+        """Takes what the batcher made of the entry."""
+        self.settle(entry.outputs, entry.error)
+
+    def cancel(self) -> None:
+        """Gives up, and tells the batcher."""
+        self.entry.cancel()
+        super().cancel()
 
 
 class Models:

@@ -26,6 +26,9 @@ class Settings(BaseModel):
         9090, ge=0, le=65535, description="port of /metrics; 0 takes a free one"
     )
     provider: Literal["auto", "cpu", "cuda"] = Field("auto", description="onnxruntime's provider")
+    transport: Literal["auto", "lean", "public"] = Field(
+        "auto", description="lean if it works with the installed grpcio, else grpc's public server"
+    )
     threads: int = Field(0, ge=0, description="threads of one session; 0 takes the CPU quota")
     max_queue_delay_ms: float = Field(
         0.0, ge=0, le=1000, description="longest wait for a fuller batch"
