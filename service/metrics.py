@@ -4,11 +4,16 @@ Labels come from the served models and methods only, never from a client's text:
 unknown names cannot make time series.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from service.distribution import Distribution
 
 _SECONDS = (
     0.0001,
@@ -30,25 +35,16 @@ _SECONDS = (
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-class Metrics:
+class Metrics(Collector):
     """The metrics of one process, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         graph = ("model", "graph")
-        self._requests = self._make(
-            Counter, "vae_requests_total", "Finished RPCs.", ("method", "code")
-        )
-        self._duration = self._histogram(
-            "vae_request_duration_seconds",
-            "Arrival of a request to its answer.",
-            ("method",),
-            _SECONDS,
-        )
-        self._delay = self._histogram(
-            "vae_queue_delay_seconds", "Admission to start of the first batch.", graph, _SECONDS
-        )
+        self._calls: dict[str, _Calls] = {}
+        self._delays: dict[tuple[str, str], Distribution] = {}
+        self.registry.register(self)
         self._items = self._histogram(
             "vae_batch_items", "Items of a batch, without padding.", graph, _ITEMS
         )
@@ -91,8 +87,10 @@ class Metrics:
 
     def call_done(self, method: str, code: str, seconds: float) -> None:
         """Counts a finished RPC."""
-        self._requests.labels(method, code).inc()
-        self._duration.labels(method).observe(seconds)
+        calls = self._calls.get(method)
+        if calls is None:
+            calls = self._calls.setdefault(method, _Calls())
+        calls.add(code, seconds)
 
     def model_loaded(
         self, model: str, version: int, digest: str, provider: str, seconds: float
@@ -109,17 +107,55 @@ class Metrics:
         """What the batcher of a graph reports to."""
         return BatchMetrics(self, model, graph)
 
+    def collect(self) -> Iterator[Metric]:
+        """What every request adds to, for a scrape (`prometheus_client.registry.Collector`)."""
+        requests = CounterMetricFamily("vae_requests", "Finished RPCs.", labels=("method", "code"))
+        duration = HistogramMetricFamily(
+            "vae_request_duration_seconds",
+            "Arrival of a request to its answer.",
+            labels=("method",),
+        )
+        for method, calls in list(self._calls.items()):
+            for code, count in list(calls.codes.items()):
+                requests.add_metric((method, code), count)
+            duration.add_metric((method,), *calls.seconds.snapshot())
+        delay = HistogramMetricFamily(
+            "vae_queue_delay_seconds",
+            "Admission to start of the first batch.",
+            labels=("model", "graph"),
+        )
+        for graph, delays in list(self._delays.items()):
+            delay.add_metric(graph, *delays.snapshot())
+        yield from (requests, duration, delay)
+
     def serve(self, port: int) -> tuple[WSGIServer, int]:
         """Starts /metrics on all interfaces; returns the server and its port."""
         server, _ = start_http_server(port, registry=self.registry)
         return server, int(server.server_address[1])
 
 
+class _Calls:
+    """The finished RPCs of one method."""
+
+    __slots__ = ("_lock", "codes", "seconds")
+
+    def __init__(self) -> None:
+        self.codes: dict[str, int] = {}
+        self.seconds = Distribution(_SECONDS)
+        self._lock = threading.Lock()
+
+    def add(self, code: str, seconds: float) -> None:
+        with self._lock:
+            self.codes[code] = self.codes.get(code, 0) + 1
+        self.seconds.add(seconds)
+
+
 class BatchMetrics:
     """A batcher's observer."""
 
     def __init__(self, metrics: Metrics, model: str, graph: str) -> None:
-        self._delay = metrics._delay.labels(model, graph)
+        delays = metrics._delays.setdefault((model, graph), Distribution(_SECONDS))
+        self.entry_started = delays.add  # the first items of a request go into a batch
         self._items = metrics._items.labels(model, graph)
         self._run = metrics._run.labels(model, graph)
         self._padding = metrics._padding.labels(model, graph)
@@ -134,10 +170,6 @@ class BatchMetrics:
         self._items.observe(items)
         self._padding.inc(padding)
         self._run.observe(seconds)
-
-    def entry_started(self, queue_delay: float) -> None:
-        """The first items of a request go into a batch."""
-        self._delay.observe(queue_delay)
 
     def entries_cancelled(self, count: int) -> None:
         """Requests left the queue as their clients had gone."""

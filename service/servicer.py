@@ -25,6 +25,12 @@ class Limits:
     max_request_items: int = 4096
     max_response_bytes: int = 48 * 2**20
 
+    def max_items(self, model: Model) -> int:
+        """Most items in one request: a Sample of 20 bytes must not be able to ask for gigabytes."""
+        observation, latent = math.prod(model.observation_shape), math.prod(model.latent_shape)
+        item = 4 * max(observation + latent, 3 * latent)  # Sample with latents; Encode with latents
+        return max(1, min(self.max_request_items, self.max_response_bytes // item))
+
 
 class Servicer:
     """vae.v1.VaeService and vae.v1.ModelService on a set of models."""
@@ -32,9 +38,11 @@ class Servicer:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._published: Models | None = None
+        self._max_items: dict[Model, int] = {}
 
     def publish(self, models: Models) -> None:
         """Serves these models from now on; every RPC before is refused with ModelNotReady."""
+        self._max_items = {model: self._limits.max_items(model) for model in models.all}
         self._published = models
 
     @property
@@ -57,7 +65,7 @@ class Servicer:
         """Draws from the prior and decodes."""
         model = self._models.get(request.model)
         count = request.sample_count
-        most = self._max_items(model)
+        most = self._max_items[model]
         if not 1 <= count <= most:
             raise InvalidRequest("sample_count", f"expected 1 to {most}, not {count}")
         temperature = request.temperature if request.HasField("temperature") else 1.0
@@ -81,7 +89,7 @@ class Servicer:
         """Computes posteriors."""
         model = self._models.get(request.model)
         observations = tensors.to_array(
-            request.observations, "observations", model.observation_shape, self._max_items(model)
+            request.observations, "observations", model.observation_shape, self._max_items[model]
         )
         value_range = model.version.manifest.value_range
         if observations.min() < np.float32(value_range.minimum) or observations.max() > np.float32(
@@ -115,7 +123,7 @@ class Servicer:
         """Computes the means of the likelihood."""
         model = self._models.get(request.model)
         latents = tensors.to_array(
-            request.latents, "latents", model.latent_shape, self._max_items(model)
+            request.latents, "latents", model.latent_shape, self._max_items[model]
         )
         _check_encoding(request.observation_encoding)
         space = request.latent_space if request.HasField("latent_space") else None
@@ -166,16 +174,10 @@ class Servicer:
             prior=manifest.prior,
             execution_provider=model.provider,
             max_batch_size=max(manifest.batch_buckets),
-            max_request_items=self._max_items(model),
+            max_request_items=self._max_items[model],
             digest=model.version.digest,
             training_metrics=manifest.training_metrics,
         )
-
-    def _max_items(self, model: Model) -> int:
-        # A 20-byte Sample request must not be able to ask for gigabytes.
-        observation, latent = math.prod(model.observation_shape), math.prod(model.latent_shape)
-        item = 4 * max(observation + latent, 3 * latent)  # Sample with latents; Encode with latents
-        return max(1, min(self._limits.max_request_items, self._limits.max_response_bytes // item))
 
 
 def _check_index(start_index: int, count: int) -> None:

@@ -1,7 +1,6 @@
 """Wire <-> ndarray, with no copy but protobuf's own on the way in."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +10,18 @@ from service.errors import InvalidRequest
 
 
 def to_array(
-    tensor: tensor_pb2.Tensor, field: str, item_shape: Sequence[int], max_items: int
+    tensor: tensor_pb2.Tensor, field: str, item_shape: tuple[int, ...], max_items: int
 ) -> NDArray[np.float32]:
     """A read-only view [items, *item_shape] float32 on the tensor's bytes.
 
     Raises InvalidRequest that names the part of field at fault: type, shape, byte count, or a value
     that is not finite.
     """
-    expected = f"[items, {', '.join(map(str, item_shape))}]"
     if tensor.data_type != tensor_pb2.DATA_TYPE_FLOAT32:
         raise InvalidRequest(f"{field}.data_type", "expected DATA_TYPE_FLOAT32")
     shape = tuple(tensor.shape)
-    if len(shape) != len(item_shape) + 1 or shape[1:] != tuple(item_shape):
+    if not shape or shape[1:] != item_shape:
+        expected = f"[items, {', '.join(map(str, item_shape))}]"
         raise InvalidRequest(f"{field}.shape", f"expected {expected}, not {list(shape)[:8]}")
     if not 1 <= shape[0] <= max_items:
         raise InvalidRequest(f"{field}.shape", f"expected 1 to {max_items} items, not {shape[0]}")
@@ -33,10 +32,11 @@ def to_array(
             f"{field}.data",
             f"expected {size} bytes for shape {list(shape)}, not {len(data)}",
         )
-    array = np.frombuffer(data, "<f4").reshape(shape)
-    if not np.isfinite(array).all():
+    values = np.frombuffer(data, "<f4")
+    # A finite sum of squares has finite terms, and BLAS is quick; an infinite one may have, too.
+    if not math.isfinite(values.dot(values)) and not np.isfinite(values).all():
         raise InvalidRequest(f"{field}.data", "expected finite values, found NaN or infinity")
-    return array
+    return values.reshape(shape)
 
 
 def from_array(array: NDArray[np.float32]) -> tensor_pb2.Tensor:
