@@ -4,6 +4,7 @@ REPOSITORY/NAME/VERSION/manifest.json, encoder.onnx, decoder.onnx [, prior.onnx]
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -128,8 +129,11 @@ def read_version(root: Path, name: str, version: int) -> ModelVersion:
     needed = {"encoder", "decoder"} | ({"prior"} if manifest.prior == "graph" else set())
     if missing := needed - graphs.keys():
         raise RepositoryError(f"{folder}/manifest.json has no graph {', '.join(sorted(missing))}")
-    if not manifest.batch_buckets or min(manifest.batch_buckets) < 1:
-        raise RepositoryError(f"{folder}/manifest.json has no usable batch buckets")
+    buckets = list(manifest.batch_buckets)
+    if not buckets or buckets[0] < 1 or buckets != sorted(set(buckets)):
+        raise RepositoryError(
+            f"{folder}/manifest.json has batch buckets {buckets}; expected ascending sizes from 1"
+        )
     for layout in (manifest.observations, manifest.latents):
         _spec(folder, layout)
     digest = hashlib.sha256(text).hexdigest()
@@ -147,9 +151,11 @@ def _spec(folder: Path, spec: tensor_pb2.TensorSpec) -> Spec:
 
 
 def _read(root: Path, path: Path) -> bytes:
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise RepositoryError(f"{path} leads out of the repository")
     try:
+        # Path.resolve raises RuntimeError for links that lead in a circle; here read_bytes does.
+        if not Path(os.path.realpath(path)).is_relative_to(root.resolve()):
+            raise RepositoryError(f"{path} leads out of the repository")
         return path.read_bytes()
-    except OSError as error:
-        raise RepositoryError(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: the manifest's file name has a null
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RepositoryError(f"{path} cannot be read: {reason}") from error

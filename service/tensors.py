@@ -1,4 +1,4 @@
-"""Wire <-> ndarray, without a copy on the way in."""
+"""Wire <-> ndarray, with no copy but protobuf's own on the way in."""
 
 import math
 from collections.abc import Sequence
@@ -27,12 +27,13 @@ def to_array(
     if not 1 <= shape[0] <= max_items:
         raise InvalidRequest(f"{field}.shape", f"expected 1 to {max_items} items, not {shape[0]}")
     size = math.prod(shape) * 4
-    if len(tensor.data) != size:
+    data = tensor.data  # protobuf copies at every access
+    if len(data) != size:
         raise InvalidRequest(
             f"{field}.data",
-            f"expected {size} bytes for shape {list(shape)}, not {len(tensor.data)}",
+            f"expected {size} bytes for shape {list(shape)}, not {len(data)}",
         )
-    array = np.frombuffer(tensor.data, "<f4").reshape(shape)
+    array = np.frombuffer(data, "<f4").reshape(shape)
     if not np.isfinite(array).all():
         raise InvalidRequest(f"{field}.data", "expected finite values, found NaN or infinity")
     return array
