@@ -19,6 +19,8 @@ TABLE = [
     (INVALID_COUNT, Code.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
     (errors.ModelNotFound("no such model"), Code.NOT_FOUND, "MODEL_NOT_FOUND"),
     (errors.LatentSpaceMismatch("other"), Code.FAILED_PRECONDITION, "LATENT_SPACE_MISMATCH"),
+    (errors.HealthUnknown("no such service"), Code.NOT_FOUND, "SERVICE_NOT_FOUND"),
+    (errors.Cancelled("the caller is gone"), Code.CANCELLED, "CANCELLED"),
     (errors.ModelNotReady("loading"), Code.UNAVAILABLE, "MODEL_NOT_READY"),
     (errors.QueueFull(2.5), Code.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     (errors.Draining("draining"), Code.UNAVAILABLE, "DRAINING"),

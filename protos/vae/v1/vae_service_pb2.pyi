@@ -69,7 +69,7 @@ class SampleRequest(_message.Message):
     Two calls for items 0-9 and 10-19 give the same items as one call for 0-19.
     """
     temperature: _builtins.float
-    """Factor on the standard deviation of the noise, finite and at least 0. Not given: 1.
+    """Factor on the standard deviation of the noise, from 0 to 1000. Not given: 1.
     0 decodes the mode of the prior.
     """
     observation_encoding: Global___ObservationEncoding.ValueType
