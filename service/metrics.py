@@ -128,10 +128,11 @@ class Metrics(Collector):
             delay.add_metric(graph, *delays.snapshot())
         yield from (requests, duration, delay)
 
-    def serve(self, port: int) -> tuple[WSGIServer, int]:
-        """Starts /metrics on all interfaces; returns the server and its port."""
-        server, _ = start_http_server(port, registry=self.registry)
-        return server, int(server.server_address[1])
+
+def serve_metrics(host: str, port: int, registry: CollectorRegistry) -> tuple[WSGIServer, int]:
+    """Starts /metrics on an address; returns the server and its port. Port 0 takes a free one."""
+    server, _ = start_http_server(port, host, registry)
+    return server, int(server.server_address[1])
 
 
 class _Calls:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from dataclasses import replace
 from service.batching import Arrays, Batcher, BatchingOptions
 from service.health import HEALTH_SERVICE, Health
 from service.logs import Logger
-from service.metrics import Metrics
+from service.metrics import Metrics, serve_metrics
 from service.model import Model, Models
 from service.reflection import reflection_methods
 from service.repository import Graph, ModelVersion, read_repository
@@ -90,22 +91,30 @@ async def serve(settings: Settings, log: Logger) -> None:
     health = Health(services)
     servicer = Servicer(Limits(max_request_items=settings.max_request_items))
     transport = await make_transport(
-        settings.transport, TransportOptions(settings.listen), metrics, log
+        settings.transport, TransportOptions(settings.listen, settings.reuse_port), metrics, log
     )
     transport.add([*servicer.methods(), *health.methods()])
     transport.add(reflection_methods((*services, HEALTH_SERVICE)))
-    metrics_server, metrics_port = metrics.serve(settings.metrics_port)
+    metrics_server, metrics_port = serve_metrics(
+        settings.metrics_host, settings.metrics_port, metrics.registry
+    )
     models: list[Model] = []
-    try:
+
+    async def listen() -> None:
         await transport.start()
         log.info(
             "listening",
+            pid=os.getpid(),
             port=transport.port,
             metrics_port=metrics_port,
             transport=transport.name,
             provider=options.provider,
             threads=options.threads,
         )
+
+    try:
+        if not settings.reuse_port:
+            await listen()
         batching = BatchingOptions(
             max_queue_delay=settings.max_queue_delay_ms / 1000,
             max_queue_items=settings.max_queue_items,
@@ -114,6 +123,8 @@ async def serve(settings: Settings, log: Logger) -> None:
             model = await _load(version, options, batching, metrics, transport, log)
             models.append(model)  # one by one, so that a failure stops those before
         servicer.publish(Models(models))
+        if settings.reuse_port:  # not before: the port's other processes take the calls
+            await listen()
         _spare_collector()
         health.set_ready(True)
         log.info("ready", models=len(models))

@@ -78,9 +78,13 @@ class CallObserver(Protocol):
 
 @dataclass(frozen=True)
 class TransportOptions:
-    """address: "HOST:PORT"; port 0 takes a free one. max_message_bytes: both ways."""
+    """address: "HOST:PORT"; port 0 takes a free one. max_message_bytes: both ways.
+
+    reuse_port: whether other processes may listen on the port too; if not, one in use is an error.
+    """
 
     address: str
+    reuse_port: bool = False
     max_message_bytes: int = 64 * 2**20
 
     def arguments(self) -> tuple[tuple[str, int], ...]:
@@ -95,7 +99,7 @@ class TransportOptions:
             ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-            ("grpc.so_reuseport", 0),  # a port in use is an error
+            ("grpc.so_reuseport", int(self.reuse_port)),
         )
 
 
@@ -103,14 +107,14 @@ class Transport(Protocol):
     """A server of methods."""
 
     name: str
-    port: int
+    port: int  # once it listens
 
     def add(self, methods: Sequence[Method | StreamMethod]) -> None:
         """Serves methods; before start()."""
         ...
 
     async def start(self) -> None:
-        """Listens. Awaited on asyncio's loop, as stop() is."""
+        """Listens. Raises OSError if the address cannot be had. On asyncio's loop, as stop() is."""
         ...
 
     async def stop(self, grace: float) -> None:

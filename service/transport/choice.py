@@ -23,8 +23,7 @@ async def make_transport(
 ) -> Transport:
     """The transport of that name; auto takes "lean" if it passes its check, else "public".
 
-    Raises whatever goes wrong when "lean" is asked for and does not work, and OSError when the
-    address cannot be had.
+    Raises whatever goes wrong when "lean" is asked for and does not work.
     """
     if name != "public":
         try:

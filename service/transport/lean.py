@@ -58,12 +58,8 @@ class LeanTransport:
         self._queue = cygrpc.CompletionQueue()
         self._server = cygrpc.Server(options.arguments(), False)
         self._server.register_completion_queue(self._queue)
-        try:
-            self.port: int = self._server.add_http2_port(options.address.encode())
-        except RuntimeError:
-            self.port = 0
-        if not self.port:
-            raise OSError(f"cannot listen on {options.address}: is the port in use?")
+        self._address = options.address
+        self.port = 0
         self._idle: list[Callable[[], bool]] = []
         self._expected = 0  # messages whose headers have arrived since the last idle moment
         self.epoch = 0  # counts idle moments
@@ -78,6 +74,10 @@ class LeanTransport:
 
     async def start(self) -> None:
         """See Transport."""
+        with contextlib.suppress(RuntimeError):
+            self.port = self._server.add_http2_port(self._address.encode())
+        if not self.port:
+            raise OSError(f"cannot listen on {self._address}: is the port in use?")
         self._server.start()
         self._thread.start()
 

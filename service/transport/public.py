@@ -38,10 +38,8 @@ class PublicTransport:
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._server = aio.server(options=options.arguments())
-        try:
-            self.port = self._server.add_insecure_port(options.address)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {options.address}: is the port in use?") from error
+        self._address = options.address
+        self.port = 0
 
     def add(self, methods: Sequence[Method | StreamMethod]) -> None:
         """See Transport."""
@@ -62,6 +60,10 @@ class PublicTransport:
 
     async def start(self) -> None:
         """See Transport."""
+        try:
+            self.port = self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {self._address}: is the port in use?") from error
         await self._server.start()
 
     async def stop(self, grace: float) -> None:
