@@ -104,8 +104,8 @@ def presets() -> dict[str, Preset]:
                 evaluate_every=2,
             ),
             "28x28 MNIST, convolutions, Gaussian with a learned standard deviation",
-            0.0,
-            0,
+            -770.0,
+            30,
         ),
     ]
     return {preset.config.preset: preset for preset in listed}
