@@ -229,9 +229,7 @@ def _draw(request: vae_pb.SampleRequest, most: int) -> _Draw:
         raise InvalidRequest("sample_count", f"expected 1 to {most}, not {count}")
     temperature = request.temperature if request.HasField("temperature") else 1.0
     if not 0 <= temperature <= _MAX_TEMPERATURE:  # NaN is not either
-        raise InvalidRequest(
-            "temperature", f"expected a finite number from 0 to {_MAX_TEMPERATURE:g}"
-        )
+        raise InvalidRequest("temperature", f"expected a number from 0 to {_MAX_TEMPERATURE:g}")
     _check_index(request.start_index, count)
     _check_encoding(request.observation_encoding)
     seed = request.seed if request.HasField("seed") else new_seed()
