@@ -23,6 +23,7 @@ _KINDS = {
     manifest_pb2.GRAPH_KIND_ENCODER: "encoder",
     manifest_pb2.GRAPH_KIND_DECODER: "decoder",
     manifest_pb2.GRAPH_KIND_PRIOR: "prior",
+    manifest_pb2.GRAPH_KIND_ENCODER_UINT8: "encoder_uint8",
 }
 _DTYPES = {
     tensor_pb2.DATA_TYPE_FLOAT32: np.float32,

@@ -98,11 +98,14 @@ def test_a_random_operator_is_refused(
         (node("NoSuchOperator", ["latents"]), "it is no valid ONNX"),
         (node("Relu", ["nowhere"]), "it is no valid ONNX"),
         (lambda proto: rename(proto.graph.input[0], "z"), r"its inputs are \['z'\]"),
-        (lambda proto: rename(proto.graph.output[0], "x"), r"its outputs are \['x'\]"),
+        (
+            lambda proto: rename(proto.graph.output[0], "x"),
+            r"its outputs are \['x', 'observations_uint8'\]",
+        ),
         (lambda proto: proto.graph.input.pop(), r"its inputs are \[\], not \['latents'\]"),
         (
             lambda proto: proto.graph.output.append(proto.graph.input[0]),
-            r"its outputs are \['observations', 'latents'\]",
+            r"its outputs are \['observations', 'observations_uint8', 'latents'\]",
         ),
         (
             lambda proto: setattr(first_dim(proto), "dim_value", 7),

@@ -51,7 +51,7 @@ def test_a_published_version_is_summed_up(
     assert output.startswith(f"published {tmp_path / 'shapes' / '1'}\n")
     assert "observations, noise -> latents, mean, log_variance" in output
     assert re.search(r"decoder\.onnx +\d+ KiB, opset 20", output)
-    assert output.count("(tolerance 1e-04)") == 2
+    assert output.count("(tolerance 1e-04)") == 3
 
 
 def test_the_manifest_matches_its_directory_and_files(digits_repository: Path) -> None:

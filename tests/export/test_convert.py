@@ -34,10 +34,10 @@ def test_every_kind_of_model_becomes_a_version(
         for path in version.path.glob("*.onnx")
     }
     assert digests == {graph.file: graph.sha256 for graph in manifest.graphs}
-    assert digests.keys() == {"encoder.onnx", "decoder.onnx"}
+    assert digests.keys() == {"encoder.onnx", "decoder.onnx", "encoder_uint8.onnx"}
     for graph in manifest.graphs:
         assert 0 <= graph.parity.max_absolute_error <= graph.parity.tolerance
-    assert version.parity.keys() == {"encoder", "decoder"}
+    assert version.parity.keys() == {"encoder", "decoder", "encoder_uint8"}
 
 
 def test_published_files_compute_what_the_run_computes(

@@ -48,7 +48,7 @@ class Cut(nn.Module):
 def test_traced_graphs_agree_with_torch(traced: list[Graph], observations: Array) -> None:
     parity = measure(traced, observations)
 
-    assert list(parity) == ["encoder", "decoder"]
+    assert list(parity) == ["encoder", "decoder", "encoder_uint8"]
     assert list(parity["encoder"].errors) == ["latents", "mean", "log_variance"]
     assert parity["encoder"].max_absolute_error < 1e-4 == parity["encoder"].tolerance
     assert parity["decoder"].max_absolute_error < 1e-5
