@@ -59,9 +59,13 @@ class MonotonicClock:
 
 
 class Observer(Protocol):
-    """What a batcher reports, for metrics. Called on the batcher's threads; must be quick."""
+    """What a batcher reports, for metrics. Called on the batcher's threads; must be quick.
 
-    def batch_done(self, items: int, padding: int, seconds: float) -> None: ...
+    requests: how many of a batch's entries end with it, well or not.
+    """
+
+    def batch_done(self, items: int, padding: int, requests: int, seconds: float) -> None: ...
+    def batch_failed(self, requests: int) -> None: ...
     def entry_started(self, queue_delay: float) -> None: ...
     def entries_cancelled(self, count: int) -> None: ...
     def entry_rejected(self, reason: str) -> None: ...
@@ -324,14 +328,16 @@ class Batcher:
             if any(len(array) != bucket for array in outputs.values()):
                 raise InferenceFailed("the model gave another number of items than it took")
         except Exception as error:  # noqa: BLE001 - a batch fails its own entries; the loop lives on
-            for part in parts:
-                self._fail(part.entry, _failure(error))  # each its own: threads raise them
+            # Each its own error: threads raise them.
+            failed = [self._fail(part.entry, _failure(error)) for part in parts]
+            self._observer.batch_failed(sum(failed))
             return
         seconds = self._clock.now() - started
         # A moving average over about ten batches, which starts at the first one.
         self._seconds_per_batch += (seconds - self._seconds_per_batch) * self._weight
         self._weight = 0.1
-        self._observer.batch_done(items, bucket - items, seconds)
+        requests = sum(part.stop == part.entry.items for part in parts)
+        self._observer.batch_done(items, bucket - items, requests, seconds)
         row = 0
         for part in parts:
             count = part.stop - part.start
@@ -353,12 +359,14 @@ class Batcher:
             return
         _notify(entry)
 
-    def _fail(self, entry: Entry, error: ServiceError) -> None:
+    def _fail(self, entry: Entry, error: ServiceError) -> bool:
+        """Ends entry, unless it has ended; returns whether it did."""
         with self._condition:
             if entry.error is not None or entry.outputs is not None:
-                return
+                return False
             entry.error = error
         _notify(entry)
+        return True
 
 
 def _failure(error: Exception) -> InferenceFailed:

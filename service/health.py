@@ -17,10 +17,12 @@ class Health:
     def __init__(self, services: tuple[str, ...]) -> None:
         self._status = dict.fromkeys(services, HealthCheckResponse.NOT_SERVING)
         self._status[LIVENESS] = HealthCheckResponse.SERVING
+        self.ready = False
         self._watchers: set[Completion[None]] = set()
 
     def set_ready(self, ready: bool) -> None:
         """Readiness on or off; liveness stays."""
+        self.ready = ready
         status = HealthCheckResponse.SERVING if ready else HealthCheckResponse.NOT_SERVING
         for service in self._status.keys() - {LIVENESS}:
             self._status[service] = status

@@ -38,7 +38,7 @@ class RepositoryError(RuntimeError):
 
 @dataclass(frozen=True)
 class Spec:
-    """An input of a graph: [items, *shape] of dtype."""
+    """An input or output of a graph: [items, *shape] of dtype."""
 
     name: str
     dtype: np.dtype[np.generic]
@@ -51,11 +51,16 @@ class Spec:
 
 @dataclass(frozen=True)
 class Graph:
-    """One ONNX file, as verified bytes, with its inputs and the names of its outputs."""
+    """One ONNX file, as verified bytes, with its inputs and outputs."""
 
     content: bytes
     inputs: tuple[Spec, ...]
-    outputs: tuple[str, ...]
+    outputs: tuple[Spec, ...]
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs."""
+        return tuple(spec.name for spec in self.outputs)
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,8 @@ def read_version(root: Path, name: str, version: int) -> ModelVersion:
         if hashlib.sha256(content).hexdigest() != graph.sha256:
             raise RepositoryError(f"{folder / graph.file} does not have the manifest's SHA-256")
         inputs = tuple(_spec(folder, spec) for spec in graph.inputs)
-        graphs[kind] = Graph(content, inputs, tuple(output.name for output in graph.outputs))
+        outputs = tuple(_spec(folder, spec) for spec in graph.outputs)
+        graphs[kind] = Graph(content, inputs, outputs)
     needed = {"encoder", "decoder"} | ({"prior"} if manifest.prior == "graph" else set())
     if missing := needed - graphs.keys():
         raise RepositoryError(f"{folder}/manifest.json has no graph {', '.join(sorted(missing))}")

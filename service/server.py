@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from service.batching import Arrays, Batcher, BatchingOptions
 from service.health import HEALTH_SERVICE, Health
+from service.inference_v2 import INFERENCE_SERVICE, InferenceV2
 from service.logs import Logger
 from service.metrics import Metrics, serve_metrics
 from service.model import Model, Models
@@ -54,7 +55,7 @@ def _warm(graph: Graph, options: SessionOptions, batching: BatchingOptions) -> t
     Inline it has one thread: for less than a millisecond of work others are not worth waking.
     """
     for threads in sorted({1, options.threads}):
-        session = Session(graph.content, graph.outputs, replace(options, threads=threads))
+        session = Session(graph.content, graph.output_names, replace(options, threads=threads))
         for bucket in batching.buckets:
             inputs = {spec.name: spec.zeros(bucket) for spec in graph.inputs}
             session.run(inputs)
@@ -87,13 +88,19 @@ async def serve(settings: Settings, log: Logger) -> None:
         loop.add_signal_handler(number, stopping.set)
     options = SessionOptions(choose_provider(settings.provider), settings.threads or cpu_quota())
     metrics = Metrics()
-    services = (VAE_SERVICE, MODEL_SERVICE)
+    services = (VAE_SERVICE, MODEL_SERVICE, INFERENCE_SERVICE)
     health = Health(services)
-    servicer = Servicer(Limits(max_request_items=settings.max_request_items))
+    limits = Limits(max_request_items=settings.max_request_items)
+    batching = BatchingOptions(
+        max_queue_delay=settings.max_queue_delay_ms / 1000,
+        max_queue_items=settings.max_queue_items,
+    )
+    servicer = Servicer(limits)
+    inference = InferenceV2(limits, batching, metrics.observer, lambda: health.ready)
     transport = await make_transport(
         settings.transport, TransportOptions(settings.listen, settings.reuse_port), metrics, log
     )
-    transport.add([*servicer.methods(), *health.methods()])
+    transport.add([*servicer.methods(), *inference.methods(), *health.methods()])
     transport.add(reflection_methods((*services, HEALTH_SERVICE)))
     metrics_server, metrics_port = serve_metrics(
         settings.metrics_host, settings.metrics_port, metrics.registry
@@ -115,14 +122,11 @@ async def serve(settings: Settings, log: Logger) -> None:
     try:
         if not settings.reuse_port:
             await listen()
-        batching = BatchingOptions(
-            max_queue_delay=settings.max_queue_delay_ms / 1000,
-            max_queue_items=settings.max_queue_items,
-        )
         for version in await asyncio.to_thread(read_repository, settings.repository):
             model = await _load(version, options, batching, metrics, transport, log)
             models.append(model)  # one by one, so that a failure stops those before
-        servicer.publish(Models(models))
+        for protocol in (servicer, inference):
+            protocol.publish(Models(models))
         if settings.reuse_port:  # not before: the port's other processes take the calls
             await listen()
         _spare_collector()

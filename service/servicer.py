@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 from google.protobuf.message import Message
 from vae.v1 import model_service_pb2 as models_pb
 from vae.v1 import vae_service_pb2 as vae_pb
@@ -123,14 +122,7 @@ class Servicer:
         observations = tensors.to_array(
             request.observations, "observations", model.observation_shape, self._max_items[model]
         )
-        value_range = model.version.manifest.value_range
-        if observations.min() < np.float32(value_range.minimum) or observations.max() > np.float32(
-            value_range.maximum
-        ):
-            raise InvalidRequest(
-                "observations.data",
-                f"expected values from {value_range.minimum:g} to {value_range.maximum:g}",
-            )
+        model.check_observations(observations)
         if not request.include_latents:
             for name in ("seed", "start_index"):
                 if request.HasField(name):

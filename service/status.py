@@ -31,7 +31,7 @@ def status_of(error: errors.ServiceError) -> tuple[grpc.StatusCode, str, bytes]:
     code, reason = _TABLE[type(error)]
     details: list[message.Message] = []
     if isinstance(error, errors.InvalidRequest):
-        if error.field.split(".")[0] in ("observations", "latents"):
+        if error.field.split(".")[0] in ("observations", "latents", "noise"):
             reason = "INVALID_TENSOR"
         violation = error_details_pb2.BadRequest.FieldViolation(
             field=error.field, description=error.description

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from inference.inference_service_pb2_grpc import GRPCInferenceServiceStub
 
 from scripts.launch import ServiceProcess, running_service
 from vae_client import VaeClient
@@ -42,3 +43,9 @@ def client(service: ServiceProcess) -> Iterator[VaeClient]:
 def channel(service: ServiceProcess) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(service.target) as connected:
         yield connected
+
+
+@pytest.fixture(scope="session")
+def stub(channel: grpc.Channel) -> GRPCInferenceServiceStub:
+    """Calls the Open Inference Protocol."""
+    return GRPCInferenceServiceStub(channel)

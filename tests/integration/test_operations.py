@@ -24,7 +24,9 @@ from vae_client import VaeClient, VaeError
 StartService = Callable[..., AbstractContextManager[ServiceProcess]]
 
 
-@pytest.mark.parametrize("name", ["", "vae.v1.VaeService", "vae.v1.ModelService"])
+@pytest.mark.parametrize(
+    "name", ["", "vae.v1.VaeService", "vae.v1.ModelService", "inference.GRPCInferenceService"]
+)
 def test_health_is_serving_once_the_models_are_loaded(channel: grpc.Channel, name: str) -> None:
     answer = health_pb2_grpc.HealthStub(channel).Check(
         health_pb2.HealthCheckRequest(service=name), timeout=10

@@ -11,8 +11,14 @@ from service.batching import Arrays, Entry
 from service.completion import run
 from service.errors import QueueFull
 from service.model import Model
-from service.repository import ModelVersion
+from service.repository import Graph, ModelVersion, Spec
 from service.session import CPU
+
+FLOAT32 = np.dtype(np.float32)
+OBSERVATIONS = Spec("observations", FLOAT32, (3,))
+LATENTS, MEAN, LOG_VARIANCE, NOISE = (
+    Spec(name, FLOAT32, (2,)) for name in ("latents", "mean", "log_variance", "noise")
+)
 
 
 @dataclass
@@ -66,13 +72,21 @@ class FakeModel:
         batchers = {"encoder": self.encoder, "decoder": self.decoder}
         if with_prior:
             batchers["prior"] = self.prior
+        label = (Spec("label", np.dtype(np.int64), ()),) if labels else ()
+        graphs = {
+            "encoder": Graph(b"", (OBSERVATIONS, NOISE, *label), (LATENTS, MEAN, LOG_VARIANCE)),
+            "decoder": Graph(b"", (LATENTS, *label), (OBSERVATIONS,)),
+            "prior": Graph(b"", (NOISE, *label), (LATENTS,)),
+        }
         manifest = manifest_pb2.Manifest(
             observations=tensor_pb2.TensorSpec(shape=[-1, 3]),
             latents=tensor_pb2.TensorSpec(shape=[-1, 2]),
             labels=labels,
             latent_space="space",
+            batch_buckets=[1, 2, 4],
+            value_range=tensor_pb2.ValueRange(minimum=-1000, maximum=1000),
         )
-        served = ModelVersion("fake", version, manifest, "digest", {})
+        served = ModelVersion("fake", version, manifest, "digest", graphs)
         self.model = Model(served, batchers, CPU)  # type: ignore[arg-type]
 
     def sample(

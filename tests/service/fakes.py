@@ -108,12 +108,18 @@ class FakeObserver:
     """Keeps what a batcher reports."""
 
     batches: list[tuple[int, int, float]] = field(default_factory=list)
+    requests: list[int] = field(default_factory=list)
+    failed: list[int] = field(default_factory=list)
     queue_delays: list[float] = field(default_factory=list)
     cancelled: int = 0
     rejected: list[str] = field(default_factory=list)
 
-    def batch_done(self, items: int, padding: int, seconds: float) -> None:
+    def batch_done(self, items: int, padding: int, requests: int, seconds: float) -> None:
         self.batches.append((items, padding, seconds))
+        self.requests.append(requests)
+
+    def batch_failed(self, requests: int) -> None:
+        self.failed.append(requests)
 
     def entry_started(self, queue_delay: float) -> None:
         self.queue_delays.append(queue_delay)

@@ -72,6 +72,19 @@ def test_the_queue_delay_of_a_request_is_reported_once(bench: Bench) -> None:
     assert bench.observer.queue_delays == [0.0, 3.0]
 
 
+def test_a_request_counts_with_its_last_batch(bench: Bench) -> None:
+    bench.occupy()
+    bench.call(1, items=6)
+    bench.call(7)
+    bench.end_batch()
+    bench.expect_batch(1, 2, 3, 4)
+    bench.end_batch()
+    bench.expect_batch(5, 6, 7, 0)
+    bench.end_batch()
+    bench.expect_idle()
+    assert bench.observer.requests == [1, 0, 2]
+
+
 # Rule 8: padding happens in one place; padded rows never reach an answer.
 
 

@@ -74,6 +74,7 @@ def test_a_request_of_which_two_parts_fail_fails_once(make_bench: MakeBench) -> 
     bench.expect_idle()
     with pytest.raises(InferenceFailed):
         caller.answer()
+    assert bench.observer.failed == [1, 0]
 
 
 @pytest.mark.parametrize("outputs", [{"y": np.zeros((3, 1))}, {"y": np.zeros(())}, {"y": None}])

@@ -17,6 +17,7 @@ LABELS = {
     "vae_batch_items": {"model", "graph"},
     "vae_batch_duration_seconds": {"model", "graph"},
     "vae_padding_items": {"model", "graph"},
+    "vae_failed": {"model", "graph"},
     "vae_rejected": {"model", "graph", "reason"},
     "vae_cancelled": {"model", "graph"},
     "vae_queue_items": {"model", "graph"},
@@ -34,7 +35,8 @@ def metrics() -> Metrics:
     metrics.call_done("vae.v1.VaeService/Decode", "OK", 0.02)
     observer = metrics.observer("digits", "decoder")
     observer.entry_started(0.002)
-    observer.batch_done(items=5, padding=3, seconds=0.004)
+    observer.batch_done(items=5, padding=3, requests=2, seconds=0.004)
+    observer.batch_failed(4)
     observer.entries_cancelled(2)
     observer.entry_rejected("queue_full")
     return metrics
@@ -64,9 +66,11 @@ def test_the_families_and_their_labels_are_those_of_the_dashboards(metrics: Metr
     [
         ("vae_batch_items_sum", 5.0),
         ("vae_batch_items_count", 1.0),
+        ("vae_batch_duration_seconds_count", 1.0),
         ("vae_batch_duration_seconds_sum", 0.004),
         ("vae_queue_delay_seconds_sum", 0.002),
         ("vae_padding_items_total", 3.0),
+        ("vae_failed_total", 4.0),
         ("vae_cancelled_total", 2.0),
         ("vae_queue_items", 7.0),
     ],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from vae.manifest.v1 import manifest_pb2
 
-from service.repository import ModelVersion, read_repository, read_version
+from service.repository import ModelVersion, Spec, read_repository, read_version
 from tests.service.repositories import graph, write
 
 
@@ -25,7 +25,8 @@ def test_a_version_is_read_with_its_graphs_and_digest(tmp_path: Path) -> None:
         "encoder": b"encoder",
         "decoder": b"decoder",
     }
-    assert model.graphs["decoder"].outputs == ("observations",)
+    observations = Spec("observations", np.dtype(np.float32), (3,))
+    assert model.graphs["decoder"].outputs == (observations,)
 
 
 def test_an_input_of_a_graph_gives_zeros_to_warm_up_with(tmp_path: Path) -> None:

@@ -31,12 +31,12 @@ def graphs(digits_repository: Path) -> Mapping[str, Graph]:
 
 @pytest.fixture(scope="module")
 def encoder(graphs: Mapping[str, Graph]) -> Session:
-    return Session(graphs["encoder"].content, graphs["encoder"].outputs, ON_CPU)
+    return Session(graphs["encoder"].content, graphs["encoder"].output_names, ON_CPU)
 
 
 @pytest.fixture(scope="module")
 def decoder(graphs: Mapping[str, Graph]) -> Session:
-    return Session(graphs["decoder"].content, graphs["decoder"].outputs, ON_CPU)
+    return Session(graphs["decoder"].content, graphs["decoder"].output_names, ON_CPU)
 
 
 def normal(*shape: int) -> np.ndarray:
