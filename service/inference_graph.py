@@ -24,7 +24,8 @@ _UINT64_MAX: Final = 2**64 - 1
 class ServedGraph:
     """A graph, and whatever is the same for every request to it.
 
-    name: "NAME.encoder", "NAME.decoder" or "NAME.prior". version: as the wire has it. optional:
+    name: "NAME.encoder", "NAME.decoder", "NAME.prior", "NAME.encoder_uint8" or
+    "NAME.decoder_uint8". version: as the wire has it. optional:
     inputs that a request may leave out.
     """
 
@@ -36,7 +37,7 @@ class ServedGraph:
         graph = model.version.graphs[kind]
         self.inputs = {spec.name: Input(spec, max_items) for spec in graph.inputs}
         self.outputs = {spec.name: spec for spec in graph.outputs}
-        self.optional = {_NOISE} if kind == "encoder" else set()
+        self.optional = {_NOISE} if kind.startswith("encoder") else set()
         self._all_outputs = tuple(self.outputs)
         # Of a bounded size: whoever sends requests of many sizes must not fill the memory.
         self._head = lru_cache(maxsize=256)(self._make_head)

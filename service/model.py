@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from service.batching import Arrays, Batcher, Entry
 from service.completion import Completion
 from service.errors import InvalidRequest, LatentSpaceMismatch, ModelNotFound
-from service.repository import ModelVersion
+from service.repository import LEVELS, ModelVersion
 from service.sampling import Stream, standard_normal
 
 Float32 = NDArray[np.float32]
+Observations = NDArray[np.float32] | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,19 @@ class Model:
         temperature: float,
         labels: Sequence[int],
         deadline: float | None,
-    ) -> tuple[Float32, Float32]:
+        uint8: bool = False,
+    ) -> tuple[Observations, Float32]:
         """Observations [count, ...] and the latents [count, ...] that they were decoded from."""
         label = self._label(labels, count)
         noise = self._noise(seed, Stream.SAMPLE, start_index, count) * np.float32(temperature)
         latents = noise
         if "prior" in self.batchers:
             latents = (await self.run("prior", {"noise": noise, **label}, deadline))["latents"]
-        outputs = await self.run("decoder", {"latents": latents, **label}, deadline)
-        return outputs["observations"], latents
+        return await self._decode({"latents": latents, **label}, deadline, uint8), latents
 
     async def encode(
         self,
-        observations: Float32,
+        observations: Observations,
         seed: int | None,
         start_index: int,
         labels: Sequence[int],
@@ -74,8 +75,12 @@ class Model:
         count = len(observations)
         noise = self.encoder_noise(seed, start_index, count)
         label = self._label(labels, count)
-        inputs: Arrays = {"observations": observations, "noise": noise, **label}
-        outputs = await self.run("encoder", inputs, deadline)
+        graph, name = "encoder", "observations"
+        if observations.dtype == np.uint8:
+            graph, name = "encoder_uint8", LEVELS
+            self._check_levels(graph, "observations.data_type")
+        inputs: Arrays = {name: observations, "noise": noise, **label}
+        outputs = await self.run(graph, inputs, deadline)
         latents = None if seed is None else outputs["latents"]
         return Posterior(outputs["mean"], outputs["log_variance"], latents)
 
@@ -85,15 +90,16 @@ class Model:
         latent_space: str | None,
         labels: Sequence[int],
         deadline: float | None,
-    ) -> Float32:
-        """Observations [items, ...] of latents [items, ...]."""
+        uint8: bool = False,
+    ) -> Observations:
+        """Observations [items, ...] of latents [items, ...], in float32 or in uint8."""
         own = self.version.manifest.latent_space
         if latent_space is not None and latent_space != own:
             raise LatentSpaceMismatch(
                 f"the latents are of another latent space; {self.resource} has {own}"
             )
         inputs: Arrays = {"latents": latents, **self._label(labels, len(latents))}
-        return (await self.run("decoder", inputs, deadline))["observations"]
+        return await self._decode(inputs, deadline, uint8)
 
     async def run(
         self, graph: str, inputs: Arrays, deadline: float | None
@@ -124,6 +130,16 @@ class Model:
         count = len(self.version.manifest.labels)
         if not all(0 <= label < count for label in labels):
             raise InvalidRequest(field, f"expected numbers from 0 to {count - 1}")
+
+    async def _decode(self, inputs: Arrays, deadline: float | None, uint8: bool) -> Observations:
+        if not uint8:
+            return (await self.run("decoder", inputs, deadline))["observations"]
+        self._check_levels("decoder_uint8", "observation_encoding")
+        return (await self.run("decoder_uint8", inputs, deadline))[LEVELS]
+
+    def _check_levels(self, graph: str, field: str) -> None:
+        if graph not in self.batchers:
+            raise InvalidRequest(field, f"expected float32: {self.resource} has no graph for uint8")
 
     def _noise(self, seed: int, stream: Stream, start_index: int, count: int) -> Float32:
         size = int(np.prod(self.latent_shape))

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,9 @@ _DTYPES = {
     tensor_pb2.DATA_TYPE_UINT8: np.uint8,
     tensor_pb2.DATA_TYPE_INT64: np.int64,
 }
+
+
+LEVELS = "observations_uint8"
 
 
 class RepositoryError(RuntimeError):
@@ -133,6 +136,7 @@ def read_version(root: Path, name: str, version: int) -> ModelVersion:
         inputs = tuple(_spec(folder, spec) for spec in graph.inputs)
         outputs = tuple(_spec(folder, spec) for spec in graph.outputs)
         graphs[kind] = Graph(content, inputs, outputs)
+    graphs |= _levels_apart(graphs)
     needed = {"encoder", "decoder"} | ({"prior"} if manifest.prior == "graph" else set())
     if missing := needed - graphs.keys():
         raise RepositoryError(f"{folder}/manifest.json has no graph {', '.join(sorted(missing))}")
@@ -145,6 +149,21 @@ def read_version(root: Path, name: str, version: int) -> ModelVersion:
         _spec(folder, layout)
     digest = hashlib.sha256(text).hexdigest()
     return ModelVersion(name, version, manifest, digest, graphs)
+
+
+def _levels_apart(graphs: Mapping[str, Graph]) -> dict[str, Graph]:
+    """The decoder as two: who wants one of its outputs does not wait for the other."""
+    decoder = graphs.get("decoder")
+    if decoder is None or LEVELS not in decoder.output_names:
+        return {}
+    return {
+        "decoder": replace(
+            decoder, outputs=tuple(spec for spec in decoder.outputs if spec.name != LEVELS)
+        ),
+        "decoder_uint8": replace(
+            decoder, outputs=tuple(spec for spec in decoder.outputs if spec.name == LEVELS)
+        ),
+    }
 
 
 def _spec(folder: Path, spec: tensor_pb2.TensorSpec) -> Spec:

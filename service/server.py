@@ -14,9 +14,10 @@ from service.inference_v2 import INFERENCE_SERVICE, InferenceV2
 from service.logs import Logger
 from service.metrics import Metrics, serve_metrics
 from service.model import Model, Models
+from service.model_servicer import MODEL_SERVICE, ModelServicer
 from service.reflection import reflection_methods
 from service.repository import Graph, ModelVersion, read_repository
-from service.servicer import MODEL_SERVICE, VAE_SERVICE, Limits, Servicer
+from service.servicer import VAE_SERVICE, Limits, Servicer
 from service.session import Session, SessionOptions, choose_provider, cpu_quota
 from service.settings import Settings
 from service.transport import Transport, TransportOptions
@@ -34,11 +35,15 @@ def load_model(
 ) -> Model:
     """Loads every graph of version, warms up every bucket, and starts its batchers."""
     batching = replace(batching, buckets=tuple(version.manifest.batch_buckets))
-    loaded = {kind: _warm(graph, options, batching) for kind, graph in version.graphs.items()}
+    loaded: dict[bytes, tuple[Session, bool]] = {}  # one file may be several graphs
+    for graph in version.graphs.values():
+        if graph.content not in loaded:
+            loaded[graph.content] = _warm(graph, options, batching)
     batchers: dict[str, Batcher] = {}
-    for kind, (session, inline) in loaded.items():
+    for kind, graph in version.graphs.items():
+        session, inline = loaded[graph.content]
         batcher = Batcher(
-            session.run,
+            session.giving(graph.output_names).run,
             batching,
             metrics.observer(version.name, kind),
             wake=transport.when_idle if inline else None,
@@ -95,12 +100,16 @@ async def serve(settings: Settings, log: Logger) -> None:
         max_queue_delay=settings.max_queue_delay_ms / 1000,
         max_queue_items=settings.max_queue_items,
     )
-    servicer = Servicer(limits)
-    inference = InferenceV2(limits, batching, metrics.observer, lambda: health.ready)
+    protocols = (
+        Servicer(limits),
+        ModelServicer(limits),
+        InferenceV2(limits, batching, metrics.observer, lambda: health.ready),
+    )
     transport = await make_transport(
         settings.transport, TransportOptions(settings.listen, settings.reuse_port), metrics, log
     )
-    transport.add([*servicer.methods(), *inference.methods(), *health.methods()])
+    for protocol in (*protocols, health):
+        transport.add(protocol.methods())
     transport.add(reflection_methods((*services, HEALTH_SERVICE)))
     metrics_server, metrics_port = serve_metrics(
         settings.metrics_host, settings.metrics_port, metrics.registry
@@ -125,7 +134,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         for version in await asyncio.to_thread(read_repository, settings.repository):
             model = await _load(version, options, batching, metrics, transport, log)
             models.append(model)  # one by one, so that a failure stops those before
-        for protocol in (servicer, inference):
+        for protocol in protocols:
             protocol.publish(Models(models))
         if settings.reuse_port:  # not before: the port's other processes take the calls
             await listen()

@@ -5,19 +5,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from google.protobuf.message import Message
-from vae.v1 import model_service_pb2 as models_pb
+from vae.v1 import tensor_pb2
 from vae.v1 import vae_service_pb2 as vae_pb
 
 from service import tensors
 from service.errors import InvalidRequest, ModelNotReady
-from service.model import Model, Models
+from service.model import Model, Models, Observations
 from service.sampling import MAX_INDEX, new_seed
 from service.streams import answer_in_order
 from service.transport import Call, Method, Stream, StreamMethod
 
 VAE_SERVICE = vae_pb.DESCRIPTOR.services_by_name["VaeService"].full_name
-MODEL_SERVICE = models_pb.DESCRIPTOR.services_by_name["ModelService"].full_name
-_MAX_PAGE = 1000
+_ENCODINGS = {
+    vae_pb.OBSERVATION_ENCODING_UNSPECIFIED: False,
+    vae_pb.OBSERVATION_ENCODING_FLOAT32: False,
+    vae_pb.OBSERVATION_ENCODING_UINT8: True,
+}
 _MAX_TEMPERATURE = 1000.0  # far beyond any use, and noise times it is finite in float32
 
 
@@ -36,7 +39,7 @@ class Limits:
 
 
 class Servicer:
-    """vae.v1.VaeService and vae.v1.ModelService on a set of models."""
+    """vae.v1.VaeService on a set of models."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -55,7 +58,7 @@ class Servicer:
         return self._published
 
     def methods(self) -> list[Method | StreamMethod]:
-        """The methods of both services, for a transport."""
+        """The methods of the service, for a transport."""
         return [
             Method(VAE_SERVICE, "Sample", vae_pb.SampleRequest, self.sample),
             Method(VAE_SERVICE, "Encode", vae_pb.EncodeRequest, self.encode),
@@ -69,8 +72,6 @@ class Servicer:
             StreamMethod(
                 VAE_SERVICE, "DecodeStream", vae_pb.DecodeStreamRequest, self.decode_stream
             ),
-            Method(MODEL_SERVICE, "ListModels", models_pb.ListModelsRequest, self.list_models),
-            Method(MODEL_SERVICE, "GetModel", models_pb.GetModelRequest, self.get_model),
         ]
 
     async def sample(self, request: vae_pb.SampleRequest, call: Call) -> vae_pb.SampleResponse:
@@ -119,10 +120,7 @@ class Servicer:
     async def encode(self, request: vae_pb.EncodeRequest, call: Call) -> vae_pb.EncodeResponse:
         """Computes posteriors."""
         model = self._models.get(request.model)
-        observations = tensors.to_array(
-            request.observations, "observations", model.observation_shape, self._max_items[model]
-        )
-        model.check_observations(observations)
+        observations = self._observations(request, model)
         if not request.include_latents:
             for name in ("seed", "start_index"):
                 if request.HasField(name):
@@ -149,59 +147,21 @@ class Servicer:
         latents = tensors.to_array(
             request.latents, "latents", model.latent_shape, self._max_items[model]
         )
-        _check_encoding(request.observation_encoding)
+        uint8 = _wants_uint8(request.observation_encoding)
         space = request.latent_space if request.HasField("latent_space") else None
-        observations = await model.decode(latents, space, request.labels, call.deadline)
+        observations = await model.decode(latents, space, request.labels, call.deadline, uint8)
         return vae_pb.DecodeResponse(
             model=model.resource, observations=tensors.from_array(observations)
         )
 
-    async def list_models(
-        self, request: models_pb.ListModelsRequest, call: Call
-    ) -> models_pb.ListModelsResponse:
-        """Lists what is served, page by page; the token is the name of the page's first model."""
-        if request.page_size < 0:
-            raise InvalidRequest("page_size", "expected at least 0")
-        size = min(request.page_size or _MAX_PAGE, _MAX_PAGE)
-        models = self._models
-        names = [model.resource for model in models.all]
-        if request.page_token and request.page_token not in names:
-            raise InvalidRequest("page_token", "expected next_page_token of an earlier response")
-        first = names.index(request.page_token) if request.page_token else 0
-        page = models.all[first : first + size]
-        rest = names[first + size :]
-        return models_pb.ListModelsResponse(
-            models=[self._describe(model, models) for model in page],
-            next_page_token=rest[0] if rest else "",
-        )
-
-    async def get_model(
-        self, request: models_pb.GetModelRequest, call: Call
-    ) -> models_pb.GetModelResponse:
-        """Describes one version."""
-        models = self._models
-        model = models.get(request.name, field="name")
-        return models_pb.GetModelResponse(model=self._describe(model, models))
-
-    def _describe(self, model: Model, models: Models) -> models_pb.Model:
-        manifest = model.version.manifest
-        return models_pb.Model(
-            name=model.resource,
-            default_version=models.is_default(model),
-            family=manifest.family,
-            observations=manifest.observations,
-            value_range=manifest.value_range,
-            latents=manifest.latents,
-            latent_space=manifest.latent_space,
-            labels=manifest.labels,
-            likelihood=manifest.likelihood,
-            prior=manifest.prior,
-            execution_provider=model.provider,
-            max_batch_size=max(manifest.batch_buckets),
-            max_request_items=self._max_items[model],
-            digest=model.version.digest,
-            training_metrics=manifest.training_metrics,
-        )
+    def _observations(self, request: vae_pb.EncodeRequest, model: Model) -> Observations:
+        """The checked observations of a request."""
+        tensor, shape, most = request.observations, model.observation_shape, self._max_items[model]
+        if tensor.data_type == tensor_pb2.DATA_TYPE_UINT8:
+            return tensors.to_levels(tensor, "observations", shape, most)
+        observations = tensors.to_array(tensor, "observations", shape, most)
+        model.check_observations(observations)
+        return observations
 
 
 @dataclass(frozen=True)
@@ -212,6 +172,7 @@ class _Draw:
     start_index: int
     temperature: float
     include_latents: bool
+    uint8: bool
 
 
 def _draw(request: vae_pb.SampleRequest, most: int) -> _Draw:
@@ -223,16 +184,16 @@ def _draw(request: vae_pb.SampleRequest, most: int) -> _Draw:
     if not 0 <= temperature <= _MAX_TEMPERATURE:  # NaN is not either
         raise InvalidRequest("temperature", f"expected a number from 0 to {_MAX_TEMPERATURE:g}")
     _check_index(request.start_index, count)
-    _check_encoding(request.observation_encoding)
+    uint8 = _wants_uint8(request.observation_encoding)
     seed = request.seed if request.HasField("seed") else new_seed()
-    return _Draw(seed, request.start_index, temperature, request.include_latents)
+    return _Draw(seed, request.start_index, temperature, request.include_latents, uint8)
 
 
 async def _sample(
     model: Model, draw: _Draw, count: int, labels: Sequence[int], call: Call
 ) -> vae_pb.SampleResponse:
     observations, latents = await model.sample(
-        count, draw.seed, draw.start_index, draw.temperature, labels, call.deadline
+        count, draw.seed, draw.start_index, draw.temperature, labels, call.deadline, draw.uint8
     )
     return vae_pb.SampleResponse(
         model=model.resource,
@@ -248,9 +209,11 @@ def _check_index(start_index: int, count: int) -> None:
         raise InvalidRequest("start_index", f"expected at most {MAX_INDEX - count}")
 
 
-def _check_encoding(encoding: vae_pb.ObservationEncoding.ValueType) -> None:
-    if encoding not in (
-        vae_pb.OBSERVATION_ENCODING_UNSPECIFIED,
-        vae_pb.OBSERVATION_ENCODING_FLOAT32,
-    ):
-        raise InvalidRequest("observation_encoding", "expected OBSERVATION_ENCODING_FLOAT32")
+def _wants_uint8(encoding: vae_pb.ObservationEncoding.ValueType) -> bool:
+    try:
+        return _ENCODINGS[encoding]
+    except KeyError:
+        raise InvalidRequest(
+            "observation_encoding",
+            "expected OBSERVATION_ENCODING_FLOAT32 or OBSERVATION_ENCODING_UINT8",
+        ) from None

@@ -1,5 +1,6 @@
 """onnxruntime: providers, options, warm-up. The only module that imports it."""
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,12 @@ class Session:
         if self.provider != options.provider:
             raise ProviderError(f"{options.provider} was asked for, {self.provider} came up")
         self._outputs = list(outputs)
+
+    def giving(self, outputs: Sequence[str]) -> "Session":
+        """The same loaded graph, giving these outputs."""
+        other = copy.copy(self)
+        other._outputs = list(outputs)
+        return other
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
         """Runs the graph on arrays [batch, ...] by input name; releases the GIL meanwhile."""

@@ -11,10 +11,14 @@ from service.errors import InvalidRequest
 
 T = TypeVar("T", bound=np.generic)
 _FLOAT32: Final = np.dtype("<f4")
+_UINT8: Final = np.dtype("u1")
 
 
 def to_array(
-    tensor: tensor_pb2.Tensor, field: str, item_shape: tuple[int, ...], max_items: int
+    tensor: tensor_pb2.Tensor,
+    field: str,
+    item_shape: tuple[int, ...],
+    max_items: int,
 ) -> NDArray[np.float32]:
     """A read-only view [items, *item_shape] float32 on the tensor's bytes.
 
@@ -28,6 +32,18 @@ def to_array(
     values = view(tensor.data, field, shape, _FLOAT32)  # protobuf copies at every access
     check_finite(values, field)
     return values
+
+
+def to_levels(
+    tensor: tensor_pb2.Tensor,
+    field: str,
+    item_shape: tuple[int, ...],
+    max_items: int,
+) -> NDArray[np.uint8]:
+    """As to_array, for a tensor of uint8, whose every value is good."""
+    shape = tuple(tensor.shape)
+    check_shape(shape, field, item_shape, max_items)
+    return view(tensor.data, field, shape, _UINT8)
 
 
 def check_shape(
@@ -63,8 +79,11 @@ def check_finite(array: NDArray[np.float32], field: str) -> None:
         raise InvalidRequest(f"{field}.data", "expected finite values, found NaN or infinity")
 
 
-def from_array(array: NDArray[np.float32]) -> tensor_pb2.Tensor:
-    """The tensor of a float32 array; its bytes are copied once."""
+def from_array(array: NDArray[np.float32] | NDArray[np.uint8]) -> tensor_pb2.Tensor:
+    """The tensor of a float32 or uint8 array; its bytes are copied once."""
+    uint8 = array.dtype == _UINT8
     return tensor_pb2.Tensor(
-        data_type=tensor_pb2.DATA_TYPE_FLOAT32, shape=array.shape, data=array.tobytes()
+        data_type=tensor_pb2.DATA_TYPE_UINT8 if uint8 else tensor_pb2.DATA_TYPE_FLOAT32,
+        shape=array.shape,
+        data=array.tobytes(),
     )

@@ -11,7 +11,7 @@ import numpy as np
 from vae_client.channel import DEFAULT_TIMEOUT
 from vae_client.client import VaeClient
 from vae_client.errors import VaeError
-from vae_client.messages import Float32
+from vae_client.messages import Observations
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,20 +67,23 @@ def _models(client: VaeClient) -> None:
 def _sample(client: VaeClient, options: argparse.Namespace) -> None:
     if options.out.suffix not in (".png", ".npy"):
         raise ValueError(f"--out must end in .png or .npy, not {options.out.suffix!r}")
+    picture = options.out.suffix == ".png"
     drawn = client.sample(
-        options.model, options.count, seed=options.seed, temperature=options.temperature
+        options.model,
+        options.count,
+        seed=options.seed,
+        temperature=options.temperature,
+        uint8=picture,
     )
-    if options.out.suffix == ".npy":
-        np.save(options.out, drawn.observations)
+    if picture:
+        _write_picture(options.out, drawn.observations)
     else:
-        limits = client.model(drawn.model).value_range
-        scale = limits.maximum - limits.minimum
-        _write_picture(options.out, (drawn.observations - limits.minimum) / scale)
+        np.save(options.out, drawn.observations)
     print(f"{options.count} samples of {drawn.model} with seed {drawn.seed} in {options.out}")
 
 
-def _write_picture(path: Path, observations: Float32) -> None:
-    """A square grid of observations [N, C, H, W] in [0, 1], each enlarged to some 64 pixels."""
+def _write_picture(path: Path, observations: Observations) -> None:
+    """A square grid of observations [N, C, H, W] uint8, each enlarged to some 64 pixels."""
     try:
         from PIL import Image
     except ImportError:
@@ -92,7 +95,7 @@ def _write_picture(path: Path, observations: Float32) -> None:
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     tiles = np.zeros((rows * columns, channels, height + 1, width + 1), np.uint8)
-    tiles[:count, :, :height, :width] = np.rint(observations.clip(0, 1) * 255)
+    tiles[:count, :, :height, :width] = observations
     grid = tiles.reshape(rows, columns, channels, height + 1, width + 1)
     pixels = grid.transpose(0, 3, 1, 4, 2).reshape(rows * (height + 1), columns * (width + 1), -1)
     factor = max(1, round(64 / height))

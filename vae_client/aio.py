@@ -47,6 +47,7 @@ class AsyncVaeClient:
         temperature: float | None = None,
         labels: Sequence[int] = (),
         include_latents: bool = False,
+        uint8: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109 - the deadline travels with the request
     ) -> Samples:
         """See `VaeClient.sample`."""
@@ -58,6 +59,7 @@ class AsyncVaeClient:
             temperature=temperature,
             labels=labels,
             include_latents=include_latents,
+            uint8=uint8,
         )
         return messages.samples(await self._call(self._vae.Sample, request, timeout))
 
@@ -90,10 +92,13 @@ class AsyncVaeClient:
         *,
         latent_space: str | None = None,
         labels: Sequence[int] = (),
+        uint8: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109 - as above
     ) -> Decoded:
         """See `VaeClient.decode`."""
-        request = messages.decode_request(model, latents, latent_space=latent_space, labels=labels)
+        request = messages.decode_request(
+            model, latents, latent_space=latent_space, labels=labels, uint8=uint8
+        )
         return messages.decoded(await self._call(self._vae.Decode, request, timeout))
 
     async def sample_stream(
@@ -107,6 +112,7 @@ class AsyncVaeClient:
         temperature: float | None = None,
         labels: Sequence[int] = (),
         include_latents: bool = False,
+        uint8: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109 - as above
     ) -> AsyncIterator[Samples]:
         """See `VaeClient.sample_stream`."""
@@ -118,6 +124,7 @@ class AsyncVaeClient:
             temperature=temperature,
             labels=labels,
             include_latents=include_latents,
+            uint8=uint8,
         )
         state = messages.SampleStream(request, chunk_items)
         while not state.done:
@@ -152,11 +159,13 @@ class AsyncVaeClient:
         *,
         latent_space: str | None = None,
         labels: Sequence[int] = (),
+        uint8: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109 - as above
     ) -> AsyncIterator[Decoded]:
         """See `VaeClient.decode_stream`."""
         requests = (
-            messages.decode_stream_request(model, batch, latent_space, labels) for batch in batches
+            messages.decode_stream_request(model, batch, latent_space, labels, uint8)
+            for batch in batches
         )
         try:
             async for message in self._vae.DecodeStream(requests, timeout=timeout):

@@ -25,7 +25,8 @@ class VaeClient:
     target: "HOST:PORT", a name with several addresses is balanced over all of them; or any gRPC
     target such as "unix:/run/vae.sock". timeout: seconds for a call that gives none of its own.
     credentials: for TLS; None talks in the clear. model: "digits" (its default version) or
-    "models/digits/versions/2". Every method raises VaeError.
+    "models/digits/versions/2". uint8: observations come as levels, whose 0 to 255 span the model's
+    value range, in a quarter of the bytes. Every method raises VaeError.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class VaeClient:
         temperature: float | None = None,
         labels: Sequence[int] = (),
         include_latents: bool = False,
+        uint8: bool = False,
         timeout: float | None = None,
     ) -> Samples:
         """Draws count samples. The same seed and start_index give the same samples again."""
@@ -64,6 +66,7 @@ class VaeClient:
             temperature=temperature,
             labels=labels,
             include_latents=include_latents,
+            uint8=uint8,
         )
         return messages.samples(self._call(self._vae.Sample, request, timeout))
 
@@ -78,7 +81,7 @@ class VaeClient:
         labels: Sequence[int] = (),
         timeout: float | None = None,
     ) -> Posterior:
-        """The posterior of observations [items, ...] in the model's value range."""
+        """The posterior of observations [items, ...]: floats in the model's range, or uint8."""
         request = messages.encode_request(
             model,
             observations,
@@ -96,10 +99,13 @@ class VaeClient:
         *,
         latent_space: str | None = None,
         labels: Sequence[int] = (),
+        uint8: bool = False,
         timeout: float | None = None,
     ) -> Decoded:
         """The observations of latents [items, ...]; a latent_space is checked by the service."""
-        request = messages.decode_request(model, latents, latent_space=latent_space, labels=labels)
+        request = messages.decode_request(
+            model, latents, latent_space=latent_space, labels=labels, uint8=uint8
+        )
         return messages.decoded(self._call(self._vae.Decode, request, timeout))
 
     def sample_stream(
@@ -113,6 +119,7 @@ class VaeClient:
         temperature: float | None = None,
         labels: Sequence[int] = (),
         include_latents: bool = False,
+        uint8: bool = False,
         timeout: float | None = None,
     ) -> Iterator[Samples]:
         """Draws any number of samples, in chunks of chunk_items; 0 leaves that to the service.
@@ -128,6 +135,7 @@ class VaeClient:
             temperature=temperature,
             labels=labels,
             include_latents=include_latents,
+            uint8=uint8,
         )
         state = messages.SampleStream(request, chunk_items)
         while not state.done:
@@ -162,11 +170,13 @@ class VaeClient:
         *,
         latent_space: str | None = None,
         labels: Sequence[int] = (),
+        uint8: bool = False,
         timeout: float | None = None,
     ) -> Iterator[Decoded]:
         """The observations of each batch of latents, in order; timeout None sets no deadline."""
         requests = (
-            messages.decode_stream_request(model, batch, latent_space, labels) for batch in batches
+            messages.decode_stream_request(model, batch, latent_space, labels, uint8)
+            for batch in batches
         )
         try:
             for message in self._vae.DecodeStream(requests, timeout=timeout):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import numpy as np
@@ -12,6 +13,7 @@ from vae_client.errors import VaeError
 
 _TRIES = 3
 Float32 = NDArray[np.float32]
+Observations = NDArray[Any]  # float32, or uint8 where it was asked for
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Samples:
     model: the version that answered. seed: of the draw, given or picked by the service.
     """
 
-    observations: Float32
+    observations: Observations
     latents: Float32 | None
     seed: int
     latent_space: str
@@ -47,7 +49,7 @@ class Posterior:
 class Decoded:
     """Means of the likelihood p(x given z), [items, ...]. model: the version that answered."""
 
-    observations: Float32
+    observations: Observations
     model: str
 
 
@@ -65,6 +67,7 @@ def sample_request(
     temperature: float | None,
     labels: Sequence[int],
     include_latents: bool,
+    uint8: bool,
 ) -> vae_service_pb2.SampleRequest:
     """The request of `VaeClient.sample`."""
     return vae_service_pb2.SampleRequest(
@@ -75,6 +78,7 @@ def sample_request(
         temperature=temperature,
         labels=labels,
         include_latents=include_latents,
+        observation_encoding=_encoding(uint8),
     )
 
 
@@ -115,7 +119,7 @@ class SampleStream:
 def samples(response: vae_service_pb2.SampleResponse) -> Samples:
     """The answer to `sample_request`."""
     return Samples(
-        observations=to_array(response.observations),
+        observations=to_pixels(response.observations),
         latents=to_array(response.latents) if response.HasField("latents") else None,
         seed=response.seed,
         latent_space=response.latent_space,
@@ -135,7 +139,7 @@ def encode_request(
     """The request of `VaeClient.encode`."""
     return vae_service_pb2.EncodeRequest(
         model=resource(model),
-        observations=to_tensor(observations, "observations"),
+        observations=to_observations(observations),
         include_latents=include_latents,
         seed=seed,
         start_index=start_index,
@@ -156,7 +160,12 @@ def posterior(response: vae_service_pb2.EncodeResponse) -> Posterior:
 
 
 def decode_request(
-    model: str, latents: ArrayLike, *, latent_space: str | None, labels: Sequence[int]
+    model: str,
+    latents: ArrayLike,
+    *,
+    latent_space: str | None,
+    labels: Sequence[int],
+    uint8: bool,
 ) -> vae_service_pb2.DecodeRequest:
     """The request of `VaeClient.decode`."""
     return vae_service_pb2.DecodeRequest(
@@ -164,12 +173,13 @@ def decode_request(
         latents=to_tensor(latents, "latents"),
         latent_space=latent_space,
         labels=labels,
+        observation_encoding=_encoding(uint8),
     )
 
 
 def decoded(response: vae_service_pb2.DecodeResponse) -> Decoded:
     """The answer to `decode_request`."""
-    return Decoded(observations=to_array(response.observations), model=response.model)
+    return Decoded(observations=to_pixels(response.observations), model=response.model)
 
 
 def encode_stream_request(
@@ -183,11 +193,29 @@ def encode_stream_request(
 
 
 def decode_stream_request(
-    model: str, latents: ArrayLike, latent_space: str | None, labels: Sequence[int]
+    model: str, latents: ArrayLike, latent_space: str | None, labels: Sequence[int], uint8: bool
 ) -> vae_service_pb2.DecodeStreamRequest:
     """One request of `VaeClient.decode_stream`."""
-    request = decode_request(model, latents, latent_space=latent_space, labels=labels)
+    request = decode_request(model, latents, latent_space=latent_space, labels=labels, uint8=uint8)
     return vae_service_pb2.DecodeStreamRequest(request=request)
+
+
+def _encoding(uint8: bool) -> vae_service_pb2.ObservationEncoding.ValueType:
+    return (
+        vae_service_pb2.OBSERVATION_ENCODING_UINT8
+        if uint8
+        else vae_service_pb2.OBSERVATION_ENCODING_UNSPECIFIED
+    )
+
+
+def to_observations(values: ArrayLike) -> tensor_pb2.Tensor:
+    """A uint8 tensor of uint8 values, whose 0 to 255 span the model's value range; else float32."""
+    array = np.asarray(values)
+    if array.dtype != np.uint8:
+        return to_tensor(array, "observations")
+    return tensor_pb2.Tensor(
+        data_type=tensor_pb2.DATA_TYPE_UINT8, shape=array.shape, data=array.tobytes()
+    )
 
 
 def to_tensor(values: ArrayLike, name: str) -> tensor_pb2.Tensor:
@@ -204,6 +232,13 @@ def to_tensor(values: ArrayLike, name: str) -> tensor_pb2.Tensor:
     return tensor_pb2.Tensor(
         data_type=tensor_pb2.DATA_TYPE_FLOAT32, shape=array.shape, data=data.tobytes()
     )
+
+
+def to_pixels(tensor: tensor_pb2.Tensor) -> Observations:
+    """As to_array, for observations, which may be uint8."""
+    if tensor.data_type == tensor_pb2.DATA_TYPE_UINT8:
+        return np.frombuffer(tensor.data, np.uint8).reshape(tuple(tensor.shape))
+    return to_array(tensor)
 
 
 def to_array(tensor: tensor_pb2.Tensor) -> Float32:

@@ -29,6 +29,10 @@ def latents(**changes: Any) -> Tensor:
     return tensor(np.zeros((2, 8), "<f4"), **changes)
 
 
+def levels(**changes: Any) -> Tensor:
+    return tensor(np.zeros((1, 1, 8, 8), np.uint8), data_type=DATA_TYPE_UINT8, **changes)
+
+
 def filled(value: float) -> Tensor:
     return tensor(np.full((1, 1, 8, 8), value, "<f4"))
 
@@ -64,7 +68,7 @@ SAMPLE = {"model": MODEL, "sample_count": 2}
         (
             SampleRequest(**SAMPLE, observation_encoding=99),  # type: ignore[arg-type]
             "observation_encoding",
-            "expected OBSERVATION_ENCODING_FLOAT32",
+            "expected OBSERVATION_ENCODING_FLOAT32 or",
         ),
         (DecodeRequest(), "model", "models/NAME"),
         (DecodeRequest(model=MODEL), "latents.data_type", "DATA_TYPE_FLOAT32"),
@@ -95,6 +99,16 @@ SAMPLE = {"model": MODEL, "sample_count": 2}
         (EncodeRequest(), "model", "models/NAME"),
         (EncodeRequest(model=MODEL), "observations.data_type", "DATA_TYPE_FLOAT32"),
         (EncodeRequest(model=MODEL, observations=latents()), "observations.shape", "1, 8, 8]"),
+        (
+            EncodeRequest(model=MODEL, observations=levels(data=bytes(63))),
+            "observations.data",
+            "expected 64 bytes",
+        ),
+        (
+            EncodeRequest(model=MODEL, observations=levels(shape=[1, 64])),
+            "observations.shape",
+            "1, 8, 8]",
+        ),
         (EncodeRequest(model=MODEL, observations=filled(np.nan)), "observations.data", "NaN"),
         (EncodeRequest(model=MODEL, observations=filled(np.inf)), "observations.data", "infinity"),
         (EncodeRequest(model=MODEL, observations=filled(255)), "observations.data", "0 to 1"),
@@ -197,4 +211,4 @@ def test_bad_requests_do_not_harm_their_neighbours(channel: grpc.Channel) -> Non
 
 def test_the_client_refuses_pixels_that_nobody_scaled(client: VaeClient) -> None:
     with pytest.raises(TypeError, match="floating-point numbers in the model's value range"):
-        client.encode("digits", np.zeros((1, 1, 8, 8), np.uint8))
+        client.encode("digits", np.zeros((1, 1, 8, 8), np.int64))

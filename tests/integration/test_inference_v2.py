@@ -203,7 +203,12 @@ def test_statistics_count_requests_items_and_batches_of_both_protocols(
 
 def test_statistics_without_a_name_are_those_of_all_graphs(stub: GRPCInferenceServiceStub) -> None:
     every = stub.ModelStatistics(pb.ModelStatisticsRequest()).model_stats
-    assert {each.name for each in every} == {DECODER, ENCODER}
+    assert {each.name for each in every} == {
+        DECODER,
+        ENCODER,
+        f"{DECODER}_uint8",
+        f"{ENCODER}_uint8",
+    }
 
 
 def test_reflection_and_metrics_know_the_protocol(

@@ -33,6 +33,15 @@ def test_values_that_are_no_floats_are_refused_with_their_name(dtype: type) -> N
         messages.to_tensor(np.zeros((1, 2), dtype), "observations")
 
 
+def test_uint8_observations_stay_uint8() -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(4, 64)
+
+    tensor = messages.to_observations(levels)
+
+    assert tensor.data_type == tensor_pb2.DATA_TYPE_UINT8
+    np.testing.assert_array_equal(messages.to_pixels(tensor), levels)
+
+
 def test_a_tensor_of_an_unknown_type_is_refused() -> None:
     tensor = tensor_pb2.Tensor(data_type=tensor_pb2.DATA_TYPE_UINT8, shape=[1], data=b"\x00")
 
@@ -61,6 +70,7 @@ def test_what_is_not_given_is_not_sent() -> None:
         temperature=None,
         labels=(),
         include_latents=False,
+        uint8=False,
     )
 
     assert {field.name for field, _ in request.ListFields()} == {"model", "sample_count"}

@@ -34,6 +34,8 @@ class _ObservationEncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_O
     """Not given: the same as OBSERVATION_ENCODING_FLOAT32."""
     OBSERVATION_ENCODING_FLOAT32: _ObservationEncoding.ValueType  # 1
     """A float32 tensor in the model's value range."""
+    OBSERVATION_ENCODING_UINT8: _ObservationEncoding.ValueType  # 2
+    """A uint8 tensor, where level k stands for minimum + k / 255 x (maximum - minimum) of the value range."""
 
 class ObservationEncoding(_ObservationEncoding, metaclass=_ObservationEncodingEnumTypeWrapper):
     """How observations are written into a response."""
@@ -42,6 +44,8 @@ OBSERVATION_ENCODING_UNSPECIFIED: ObservationEncoding.ValueType  # 0
 """Not given: the same as OBSERVATION_ENCODING_FLOAT32."""
 OBSERVATION_ENCODING_FLOAT32: ObservationEncoding.ValueType  # 1
 """A float32 tensor in the model's value range."""
+OBSERVATION_ENCODING_UINT8: ObservationEncoding.ValueType  # 2
+"""A uint8 tensor, where level k stands for minimum + k / 255 x (maximum - minimum) of the value range."""
 Global___ObservationEncoding: _TypeAlias = ObservationEncoding  # noqa: Y015
 
 @_typing.final
@@ -175,7 +179,9 @@ class EncodeRequest(_message.Message):
     """Index of the first item in the seed's endless sequence; only with include_latents. Not given: 0."""
     @_builtins.property
     def observations(self) -> _tensor_pb2.Tensor:
-        """The observations, [items, ...observation shape], float32, finite, in the model's value range."""
+        """The observations, [items, ...observation shape]: float32, finite, in the model's value range; or uint8, where
+        level k stands for minimum + k / 255 x (maximum - minimum) of it.
+        """
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:

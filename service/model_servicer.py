@@ -1,0 +1,83 @@
+"""vae.v1.ModelService: what is being served."""
+
+from vae.v1 import model_service_pb2 as models_pb
+
+from service.errors import InvalidRequest, ModelNotReady
+from service.model import Model, Models
+from service.servicer import Limits
+from service.transport import Call, Method
+
+MODEL_SERVICE = models_pb.DESCRIPTOR.services_by_name["ModelService"].full_name
+_MAX_PAGE = 1000
+
+
+class ModelServicer:
+    """vae.v1.ModelService on a set of models."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._published: Models | None = None
+
+    def publish(self, models: Models) -> None:
+        """Describes these models from now on; every RPC before is refused with ModelNotReady."""
+        self._published = models
+
+    @property
+    def _models(self) -> Models:
+        if self._published is None:
+            raise ModelNotReady("the models are still loading")
+        return self._published
+
+    def methods(self) -> list[Method]:
+        """The methods of the service, for a transport."""
+        return [
+            Method(MODEL_SERVICE, "ListModels", models_pb.ListModelsRequest, self.list_models),
+            Method(MODEL_SERVICE, "GetModel", models_pb.GetModelRequest, self.get_model),
+        ]
+
+    async def list_models(
+        self, request: models_pb.ListModelsRequest, call: Call
+    ) -> models_pb.ListModelsResponse:
+        """Lists what is served, page by page; the token is the name of the page's first model."""
+        if request.page_size < 0:
+            raise InvalidRequest("page_size", "expected at least 0")
+        size = min(request.page_size or _MAX_PAGE, _MAX_PAGE)
+        models = self._models
+        names = [model.resource for model in models.all]
+        if request.page_token and request.page_token not in names:
+            raise InvalidRequest("page_token", "expected next_page_token of an earlier response")
+        first = names.index(request.page_token) if request.page_token else 0
+        page = models.all[first : first + size]
+        rest = names[first + size :]
+        return models_pb.ListModelsResponse(
+            models=[self._describe(model, models) for model in page],
+            next_page_token=rest[0] if rest else "",
+        )
+
+    async def get_model(
+        self, request: models_pb.GetModelRequest, call: Call
+    ) -> models_pb.GetModelResponse:
+        """Describes one version."""
+        models = self._models
+        model = models.get(request.name, field="name")
+        return models_pb.GetModelResponse(model=self._describe(model, models))
+
+    def _describe(self, model: Model, models: Models) -> models_pb.Model:
+        manifest = model.version.manifest
+        return models_pb.Model(
+            name=model.resource,
+            default_version=models.is_default(model),
+            family=manifest.family,
+            observations=manifest.observations,
+            value_range=manifest.value_range,
+            latents=manifest.latents,
+            latent_space=manifest.latent_space,
+            labels=manifest.labels,
+            likelihood=manifest.likelihood,
+            prior=manifest.prior,
+            execution_provider=model.provider,
+            max_batch_size=max(manifest.batch_buckets),
+            max_request_items=self._limits.max_items(model),
+            digest=model.version.digest,
+            training_metrics=manifest.training_metrics,
+        )
