@@ -134,7 +134,8 @@ class _Part:
 class Batcher:
     """Runs `run` on batches cut from a queue of entries.
 
-    On threads of its own, one for each of `instances`; or, for runs so short that handing them to a
+    On threads of its own, two for each of `instances`, so that one answers while the other's batch
+    runs; or, for runs so short that handing them to a
     thread would cost more, on the caller's: then `wake` gets `run_due` whenever the queue stops
     being empty, to call it once nothing else is to be admitted at this moment. A full batch runs at
     once. max_queue_delay does not hold then: nobody would wait for it.
@@ -169,9 +170,10 @@ class Batcher:
         self._instances = instances
         self._wake = wake
         self._turn = threading.RLock()  # one batch at a time, where wake is given
+        self._turns = threading.Semaphore(instances)  # a thread without one only answers
         self._threads = [
             threading.Thread(target=self._loop, name=f"{name}-{index}", daemon=True)
-            for index in range(instances if wake is None else 0)
+            for index in range(2 * instances if wake is None else 0)
         ]
         for thread in self._threads:
             thread.start()
@@ -222,10 +224,9 @@ class Batcher:
                 self._running += 1
                 parts, expired = self._take()
             self._expire(expired)
-            if parts:
-                self._execute(parts)
-            with self._condition:
-                self._running -= 1
+            outputs = self._execute(parts)
+        if outputs is not None:
+            self._deliver(parts, outputs)
         return bool(self._queue)
 
     def drain(self) -> None:
@@ -256,11 +257,14 @@ class Batcher:
         return batches * self._seconds_per_batch / self._instances
 
     def _loop(self) -> None:
-        while (parts := self._cut()) is not None:
-            if parts:
-                self._execute(parts)
-            with self._condition:
-                self._running -= 1
+        while True:
+            with self._turns:
+                parts = self._cut()
+                if parts is None:
+                    return
+                outputs = self._execute(parts)
+            if outputs is not None:
+                self._deliver(parts, outputs)
 
     def _cut(self) -> list[_Part] | None:
         """Waits until a batch is due and takes its parts; None when the queue is done for good."""
@@ -319,7 +323,15 @@ class Batcher:
             self._observer.entries_cancelled(cancelled)
         return parts, expired
 
-    def _execute(self, parts: Sequence[_Part]) -> None:
+    def _execute(self, parts: Sequence[_Part]) -> Arrays | None:
+        """The outputs of a batch; None if it is empty or failed, which has ended its entries."""
+        try:
+            return self._run_batch(parts) if parts else None
+        finally:
+            with self._condition:
+                self._running -= 1
+
+    def _run_batch(self, parts: Sequence[_Part]) -> Arrays | None:
         items = sum(part.stop - part.start for part in parts)
         bucket = self._options.bucket(items)
         started = self._clock.now()
@@ -331,13 +343,17 @@ class Batcher:
             # Each its own error: threads raise them.
             failed = [self._fail(part.entry, _failure(error)) for part in parts]
             self._observer.batch_failed(sum(failed))
-            return
+            return None
         seconds = self._clock.now() - started
         # A moving average over about ten batches, which starts at the first one.
         self._seconds_per_batch += (seconds - self._seconds_per_batch) * self._weight
         self._weight = 0.1
         requests = sum(part.stop == part.entry.items for part in parts)
         self._observer.batch_done(items, bucket - items, requests, seconds)
+        return outputs
+
+    def _deliver(self, parts: Sequence[_Part], outputs: Arrays) -> None:
+        """Gives every entry its rows."""
         row = 0
         for part in parts:
             count = part.stop - part.start
@@ -369,6 +385,10 @@ class Batcher:
         return True
 
 
+def _done(entry: Entry) -> None:
+    """Called for nobody: an entry ends once."""
+
+
 def _failure(error: Exception) -> InferenceFailed:
     failure = InferenceFailed("the batch failed")
     failure.__cause__ = error
@@ -376,8 +396,9 @@ def _failure(error: Exception) -> InferenceFailed:
 
 
 def _notify(entry: Entry) -> None:
+    on_done, entry.on_done = entry.on_done, _done  # or entry and caller hold each other for ever
     try:
-        entry.on_done(entry)
+        on_done(entry)
     except Exception:
         # The caller broke its promise; the batch's other entries still get their answers.
         _logger.exception("on_done raised")

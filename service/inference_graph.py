@@ -12,11 +12,13 @@ from service.inference_tensors import Input, type_of
 from service.model import Model
 from service.sampling import new_seed
 from service.transport import Call
+from service.wire import Buffer, Spliced, bytes_field
 
 Arrays = dict[str, NDArray[Any]]
 _NOISE: Final = "noise"
 _DRAWN: Final = "latents"  # the one output of an encoder that depends on its noise
 _UNSERVED: Final = {"classification", "shared_memory_region"}  # they would change an output
+_RAW: Final = pb.ModelInferResponse.DESCRIPTOR.fields_by_name["raw_output_contents"].number
 _INT64_MAX: Final = 2**63 - 1
 _UINT64_MAX: Final = 2**64 - 1
 
@@ -42,7 +44,7 @@ class ServedGraph:
         # Of a bounded size: whoever sends requests of many sizes must not fill the memory.
         self._head = lru_cache(maxsize=256)(self._make_head)
 
-    async def infer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
+    async def infer(self, request: pb.ModelInferRequest, call: Call) -> Spliced:
         """Runs the graph. Raises the errors of `service.errors`."""
         outputs = self._requested(request) if request.outputs else self._all_outputs
         inputs = self._read(request)
@@ -55,18 +57,12 @@ class ServedGraph:
         elif seed is not None:
             raise InvalidRequest("parameters.seed", "is only used for noise that is left out")
         arrays = await self.model.run(self.kind, inputs, call.deadline)
-        response = pb.ModelInferResponse.FromString(self._head(items, outputs))
+        pieces: list[Buffer] = [self._head(items, outputs)]
+        if request.id or seed is not None:
+            pieces.append(_echo(request.id, seed))
         for name in outputs:
-            response.raw_output_contents.append(arrays[name].tobytes())
-        if request.id:
-            response.id = request.id
-        if seed is not None:
-            parameter = response.parameters["seed"]
-            if seed > _INT64_MAX:
-                parameter.uint64_param = seed
-            else:
-                parameter.int64_param = seed
-        return response
+            pieces += bytes_field(_RAW, arrays[name])
+        return Spliced(pieces)
 
     def _make_head(self, items: int, outputs: tuple[str, ...]) -> bytes:
         """A serialized response to so many items, without what differs between requests."""
@@ -121,6 +117,18 @@ class ServedGraph:
     def _expected(self) -> str:
         names = (f"{name} (optional)" if name in self.optional else name for name in self.inputs)
         return ", ".join(names)
+
+
+def _echo(identity: str, seed: int | None) -> bytes:
+    """What a response repeats of its request, and the seed that was drawn with."""
+    response = pb.ModelInferResponse(id=identity)
+    if seed is not None:
+        parameter = response.parameters["seed"]
+        if seed > _INT64_MAX:
+            parameter.uint64_param = seed
+        else:
+            parameter.int64_param = seed
+    return response.SerializeToString()
 
 
 def _read_seed(request: pb.ModelInferRequest) -> int | None:

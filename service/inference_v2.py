@@ -14,6 +14,7 @@ from service.model import Models
 from service.servicer import Limits
 from service.statistics import GraphStatistics
 from service.transport import Call, Method
+from service.wire import Spliced
 
 INFERENCE_SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 _DISTRIBUTION: Final = "vae-serving"
@@ -132,7 +133,7 @@ class InferenceV2:
             ]
         )
 
-    async def model_infer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
+    async def model_infer(self, request: pb.ModelInferRequest, call: Call) -> Spliced:
         """Runs a graph."""
         graph = self._find(request.model_name, request.model_version, "model_version")
         return await graph.infer(request, call)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from google.protobuf.message import Message
 from vae.v1 import tensor_pb2
 from vae.v1 import vae_service_pb2 as vae_pb
 
@@ -13,9 +12,13 @@ from service.errors import InvalidRequest, ModelNotReady
 from service.model import Model, Models, Observations
 from service.sampling import MAX_INDEX, new_seed
 from service.streams import answer_in_order
-from service.transport import Call, Method, Stream, StreamMethod
+from service.transport import Call, Method, Response, Stream, StreamMethod
+from service.wire import Spliced, tensor_field
 
 VAE_SERVICE = vae_pb.DESCRIPTOR.services_by_name["VaeService"].full_name
+_SAMPLED = vae_pb.SampleResponse.DESCRIPTOR.fields_by_name["observations"].number
+_DECODED = vae_pb.DecodeResponse.DESCRIPTOR.fields_by_name["observations"].number
+_RESPONSE = 1  # "response" of every answer of a stream
 _ENCODINGS = {
     vae_pb.OBSERVATION_ENCODING_UNSPECIFIED: False,
     vae_pb.OBSERVATION_ENCODING_FLOAT32: False,
@@ -74,7 +77,7 @@ class Servicer:
             ),
         ]
 
-    async def sample(self, request: vae_pb.SampleRequest, call: Call) -> vae_pb.SampleResponse:
+    async def sample(self, request: vae_pb.SampleRequest, call: Call) -> Spliced:
         """Draws from the prior and decodes."""
         model = self._models.get(request.model)
         draw = _draw(request, self._max_items[model])
@@ -97,12 +100,13 @@ class Servicer:
             count = min(chunk, end - start)
             part = replace(draw, start_index=start)
             response = await _sample(model, part, count, request.labels, stream.call)
-            await stream.send(vae_pb.SampleStreamResponse(response=response, start_index=start))
+            head = vae_pb.SampleStreamResponse(start_index=start).SerializeToString()
+            await stream.send(response.within(_RESPONSE, head))
 
     async def encode_stream(self, stream: Stream) -> None:
         """Encodes one request after the other."""
 
-        async def answer(message: vae_pb.EncodeStreamRequest) -> Message:
+        async def answer(message: vae_pb.EncodeStreamRequest) -> Response:
             response = await self.encode(message.request, stream.call)
             return vae_pb.EncodeStreamResponse(response=response)
 
@@ -111,9 +115,8 @@ class Servicer:
     async def decode_stream(self, stream: Stream) -> None:
         """Decodes one request after the other."""
 
-        async def answer(message: vae_pb.DecodeStreamRequest) -> Message:
-            response = await self.decode(message.request, stream.call)
-            return vae_pb.DecodeStreamResponse(response=response)
+        async def answer(message: vae_pb.DecodeStreamRequest) -> Response:
+            return (await self.decode(message.request, stream.call)).within(_RESPONSE)
 
         await answer_in_order(stream, answer)
 
@@ -141,7 +144,7 @@ class Servicer:
             latent_space=model.version.manifest.latent_space,
         )
 
-    async def decode(self, request: vae_pb.DecodeRequest, call: Call) -> vae_pb.DecodeResponse:
+    async def decode(self, request: vae_pb.DecodeRequest, call: Call) -> Spliced:
         """Computes the means of the likelihood."""
         model = self._models.get(request.model)
         latents = tensors.to_array(
@@ -150,9 +153,8 @@ class Servicer:
         uint8 = _wants_uint8(request.observation_encoding)
         space = request.latent_space if request.HasField("latent_space") else None
         observations = await model.decode(latents, space, request.labels, call.deadline, uint8)
-        return vae_pb.DecodeResponse(
-            model=model.resource, observations=tensors.from_array(observations)
-        )
+        head = vae_pb.DecodeResponse(model=model.resource).SerializeToString()
+        return Spliced((head, *tensor_field(_DECODED, observations)))
 
     def _observations(self, request: vae_pb.EncodeRequest, model: Model) -> Observations:
         """The checked observations of a request."""
@@ -191,17 +193,17 @@ def _draw(request: vae_pb.SampleRequest, most: int) -> _Draw:
 
 async def _sample(
     model: Model, draw: _Draw, count: int, labels: Sequence[int], call: Call
-) -> vae_pb.SampleResponse:
+) -> Spliced:
     observations, latents = await model.sample(
         count, draw.seed, draw.start_index, draw.temperature, labels, call.deadline, draw.uint8
     )
-    return vae_pb.SampleResponse(
+    response = vae_pb.SampleResponse(
         model=model.resource,
-        observations=tensors.from_array(observations),
         latents=tensors.from_array(latents) if draw.include_latents else None,
         seed=draw.seed,
         latent_space=model.version.manifest.latent_space,
     )
+    return Spliced((response.SerializeToString(), *tensor_field(_SAMPLED, observations)))
 
 
 def _check_index(start_index: int, count: int) -> None:

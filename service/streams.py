@@ -5,32 +5,30 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from google.protobuf.message import Message
-
 from service.completion import Completion, Task
 from service.errors import ServiceError
-from service.transport import Stream
+from service.transport import Response, Stream
 
 T = TypeVar("T")
 _IN_WORK = 16  # requests of one stream that are read ahead; bounds its memory
 
 
 async def answer_in_order(
-    stream: Stream, answer: Callable[[Any], Coroutine[Completion[Any], None, Message]]
+    stream: Stream, answer: Callable[[Any], Coroutine[Completion[Any], None, Response]]
 ) -> None:
     """Sends the answer to every request of stream, in their order.
 
     Requests are read while answers are computed and sent, so that batches fill. The first error,
     of a request or of the stream, ends it after the answers before.
     """
-    line: _Line[Completion[Message] | None] = _Line(_IN_WORK)
+    line: _Line[Completion[Response] | None] = _Line(_IN_WORK)
 
     async def read() -> None:
         while True:
             try:
                 request = await stream.receive()
             except ServiceError as error:  # in its place, after the answers to what came before
-                failed: Completion[Message] = Completion()
+                failed: Completion[Response] = Completion()
                 failed.settle(error=error)
                 await line.put(failed)
                 return

@@ -18,7 +18,15 @@ from service.logs import Logger
 from service.status import status_of
 
 DETAILS_KEY = "grpc-status-details-bin"
-Handler = Coroutine[Completion[Any], None, Message]
+
+
+class Response(Protocol):
+    """A message, or what stands for one (`service.wire.Spliced`)."""
+
+    def SerializeToString(self) -> bytes: ...  # noqa: N802 - protobuf's name
+
+
+Handler = Coroutine[Completion[Any], None, Response]
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class Stream(Protocol):
         """The next request; None when the client has sent all."""
         ...
 
-    def send(self, response: Message) -> Completion[None]:
+    def send(self, response: Response) -> Completion[None]:
         """Sends a response; done when there is room for the next, so that memory stays bounded."""
         ...
 

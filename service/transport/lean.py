@@ -9,8 +9,8 @@ When nothing waits to be read, callbacks of `when_idle` run: that is where batch
 are cut, so that a batch holds everything that has arrived and nobody waits for a clock.
 
 Copies of a payload: the core's slices into the bytes of the message (1), the message into the field
-of the parsed protobuf (2); on the way back the array into the field (1), the field into the
-serialized message (2), and that into the core's slice (3).
+of the parsed protobuf (2), the field into the bytes that numpy looks at (3); on the way back the
+array into the serialized message (1, see `service.wire`), and that into the core's slice (2).
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from service.transport import (
     Call,
     CallObserver,
     Method,
+    Response,
     StreamMethod,
     TransportOptions,
     failure,
@@ -222,7 +223,7 @@ class _Unary(_Rpc):
         self._task = Task(self._method.handler(request, Call(self._deadline)), self._finish)
         self._task.step()
 
-    def _finish(self, response: Message | None, error: BaseException | None) -> None:
+    def _finish(self, response: Response | None, error: BaseException | None) -> None:
         if response is None:
             self._end(error, cygrpc.SendInitialMetadataOperation(None, 0))
         else:
@@ -263,7 +264,7 @@ class _Stream(_Rpc):
         self._core.start_server_batch((cygrpc.ReceiveMessageOperation(0),), settle)
         return completion
 
-    def send(self, response: Message) -> Completion[None]:
+    def send(self, response: Response) -> Completion[None]:
         """See Stream."""
         completion: Completion[None] = Completion()
 

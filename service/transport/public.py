@@ -17,6 +17,7 @@ from service.transport import (
     Call,
     CallObserver,
     Method,
+    Response,
     StreamMethod,
     TransportOptions,
     failure,
@@ -156,7 +157,7 @@ class _Stream:
 
         return self._complete(read())
 
-    def send(self, response: Message) -> Completion[None]:
+    def send(self, response: Response) -> Completion[None]:
         """See Stream."""
         return self._complete(self._context.write(response.SerializeToString()))
 

@@ -1,5 +1,6 @@
 """The Open Inference Protocol where no exported model leads: loading, labels, priors, versions."""
 
+from collections.abc import Coroutine
 from typing import Any
 
 import grpc
@@ -16,11 +17,17 @@ from service.servicer import Limits
 from service.statistics import GraphStatistics
 from service.status import status_of
 from service.transport import Call
+from service.wire import Spliced
 from tests.service.fake_model import FakeModel
 
 CALL = Call(None)
 CONTENTS = {"FP32": "fp32_contents", "INT64": "int64_contents", "UINT8": "uint_contents"}
 DATATYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
+
+
+def answer(handling: Coroutine[Any, None, Spliced]) -> pb.ModelInferResponse:
+    """The message that a handler answers with."""
+    return pb.ModelInferResponse.FromString(run(handling).SerializeToString())
 
 
 def served(*fakes: FakeModel, delay: float = 0.0) -> InferenceV2:
@@ -48,7 +55,7 @@ def request(
 def infer(
     fake: FakeModel, name: str, arrays: dict[str, np.ndarray], **fields: Any
 ) -> pb.ModelInferResponse:
-    return run(served(fake).model_infer(request(name, arrays, **fields), CALL))
+    return answer(served(fake).model_infer(request(name, arrays, **fields), CALL))
 
 
 def latents(items: int = 2) -> np.ndarray:
@@ -60,7 +67,7 @@ def test_while_the_models_load_none_is_ready_and_calls_are_refused_for_now() -> 
 
     assert not run(loading.model_ready(pb.ModelReadyRequest(name="any"), CALL)).ready
     with pytest.raises(ModelNotReady) as caught:
-        run(loading.model_infer(request("fake.decoder", {"latents": latents()}), CALL))
+        answer(loading.model_infer(request("fake.decoder", {"latents": latents()}), CALL))
     assert status_of(caught.value)[0] is grpc.StatusCode.UNAVAILABLE
     assert not run(loading.model_statistics(pb.ModelStatisticsRequest(), CALL)).model_stats
 
@@ -154,7 +161,7 @@ def test_the_newest_version_is_the_default_and_each_can_be_named() -> None:
 
     def version(asked: str) -> str:
         message = request("fake.decoder", {"latents": latents()}, model_version=asked)
-        return run(inference.model_infer(message, CALL)).model_version
+        return answer(inference.model_infer(message, CALL)).model_version
 
     assert [version(asked) for asked in ("", "1", "3")] == ["3", "1", "3"]
     metadata = run(inference.model_metadata(pb.ModelMetadataRequest(name="fake.decoder"), CALL))

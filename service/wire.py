@@ -1,0 +1,79 @@
+"""Protobuf messages around large arrays, which are copied once: into the bytes that are sent.
+
+A message object would copy an array into its field and again when it is serialized. On the wire a
+field is its tag, its length and its bytes, and bytes of one message that follow each other make one
+message (https://protobuf.dev/programming-guides/encoding), so the small fields are serialized as
+ever and an array is put behind them.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from vae.v1 import tensor_pb2
+
+Buffer = bytes | NDArray[np.generic]
+_LENGTH_DELIMITED: Final = 2
+_DATA: Final = tensor_pb2.Tensor.DESCRIPTOR.fields_by_name["data"].number
+_DATA_TYPES: Final = {
+    np.dtype(np.float32): tensor_pb2.DATA_TYPE_FLOAT32,
+    np.dtype(np.uint8): tensor_pb2.DATA_TYPE_UINT8,
+}
+
+
+class Spliced:
+    """A message in pieces; as a response it stands for the message."""
+
+    __slots__ = ("_pieces",)
+
+    def __init__(self, pieces: Sequence[Buffer]) -> None:
+        """pieces: serialized fields, and C-contiguous arrays that are contents of a field."""
+        self._pieces = pieces
+
+    def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
+        """The serialized message: the one copy of its arrays."""
+        return b"".join(self._pieces)  # type: ignore[arg-type]  # an array is a buffer
+
+    def within(self, field: int, head: bytes = b"") -> "Spliced":
+        """A message with this one in a field, behind the serialized fields of head."""
+        size = sum(_size(piece) for piece in self._pieces)
+        return Spliced((head, length_delimited(field, size), *self._pieces))
+
+
+def tensor_field(field: int, array: NDArray[np.generic]) -> tuple[Buffer, ...]:
+    """The pieces of a field that holds a vae.v1.Tensor of a float32 or uint8 array."""
+    return (_tensor_head(field, array.dtype, array.shape), np.ascontiguousarray(array))
+
+
+def bytes_field(field: int, array: NDArray[np.generic]) -> tuple[Buffer, ...]:
+    """The pieces of a bytes field that holds the elements of an array."""
+    return (length_delimited(field, array.nbytes), np.ascontiguousarray(array))
+
+
+def length_delimited(field: int, size: int) -> bytes:
+    """Tag and length of a field whose contents are so many bytes."""
+    return _varint(field << 3 | _LENGTH_DELIMITED) + _varint(size)
+
+
+@lru_cache(maxsize=1024)
+def _tensor_head(field: int, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
+    """All of a tensor's field but its elements."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    head = tensor_pb2.Tensor(data_type=_DATA_TYPES[dtype], shape=shape).SerializeToString()
+    head += length_delimited(_DATA, size)
+    return length_delimited(field, len(head) + size) + head
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _size(piece: Buffer) -> int:
+    return len(piece) if isinstance(piece, bytes) else piece.nbytes

@@ -1,0 +1,102 @@
+"""Requests leave no reference cycles behind: the garbage collector has nothing to stop for."""
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from google.protobuf.wrappers_pb2 import BytesValue
+from grpc import aio
+
+from service.batching import Arrays, Batcher, BatchingOptions, Entry
+from service.completion import Completion, Task
+from service.errors import InvalidRequest
+from service.logs import make_logger
+from service.metrics import Metrics
+from service.transport import Call, Method, Stream, StreamMethod, TransportOptions
+from service.transport.lean import LeanTransport
+
+CALLS = 20
+
+
+@pytest.fixture(autouse=True)
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def alive(*names: str) -> Counter[str]:
+    """How many objects of these types there are."""
+    found = Counter(type(thing).__name__ for thing in gc.get_objects())
+    return Counter({name: found[name] for name in names})
+
+
+class Answer(Completion[Arrays]):
+    """As the model's: it knows its entry, and the entry calls it back."""
+
+    entry: Entry
+
+    def take(self, entry: Entry) -> None:
+        self.settle(entry.outputs, entry.error)
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_an_answered_entry_goes_at_once(inline: bool) -> None:
+    options = BatchingOptions(buckets=(1, 2))
+    wake = (lambda run_due: run_due()) if inline else None
+    observer = Metrics().observer("m", "g")
+    batcher = Batcher(lambda inputs: inputs, options, observer, wake=wake)
+
+    before = alive("Answer", "Entry")
+
+    for _ in range(CALLS):
+        answer = Answer()
+        answer.entry = batcher.submit({"x": np.zeros(1)}, 1, answer.take)
+    batcher.drain()
+    del answer
+
+    assert alive("Answer", "Entry") == before
+
+
+def test_a_call_of_the_lean_transport_goes_at_once() -> None:
+    async def unary(request: BytesValue, call: Call) -> BytesValue:
+        waiting: Completion[None] = Completion()
+        waiting.settle()
+        await waiting
+        if not request.value:
+            raise InvalidRequest("value", "expected some")
+        return request
+
+    async def stream(stream: Stream) -> None:
+        while (request := await stream.receive()) is not None:
+            await stream.send(request)
+
+    async def call_all() -> None:
+        transport = LeanTransport(TransportOptions("127.0.0.1:0"), Metrics(), make_logger("error"))
+        transport.add(
+            [
+                Method("test.Test", "Unary", BytesValue, unary),
+                StreamMethod("test.Test", "Stream", BytesValue, stream),
+            ]
+        )
+        await transport.start()
+        data = BytesValue(value=b"x").SerializeToString()
+        async with aio.insecure_channel(f"127.0.0.1:{transport.port}") as channel:
+            for _ in range(CALLS):
+                assert await channel.unary_unary("/test.Test/Unary")(data) == data
+                with pytest.raises(aio.AioRpcError):
+                    await channel.unary_unary("/test.Test/Unary")(b"")
+                answers = channel.stream_stream("/test.Test/Stream")(iter([data, data]))
+                assert [answer async for answer in answers] == [data, data]
+        await transport.stop(5)
+
+    names = ("_Unary", "_Stream", "Completion", Task.__name__)
+    before = alive(*names)
+
+    asyncio.run(call_all())
+
+    assert alive(*names) == before
