@@ -9,7 +9,6 @@ from pathlib import Path
 from benchmarks.errors import BenchmarkError
 from benchmarks.runner import render, run_benchmarks, write_results
 from benchmarks.scenarios import FULL, QUICK
-from benchmarks.triton import TritonSettings
 from benchmarks.tuning import tune
 
 _RESULTS = Path(__file__).parent / "results"
@@ -38,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(text)
             print(f"wrote {path}")
             return 0
-        triton = TritonSettings(threads=options.threads)
-        results, about = run_benchmarks(plan, options.threads, options.service_options, triton)
+        results, about = run_benchmarks(plan, options.threads, options.service_options)
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

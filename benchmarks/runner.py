@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -26,7 +26,7 @@ from benchmarks.peers import install_peers
 from benchmarks.records import Record, comparisons, medians, table
 from benchmarks.scenarios import BATCH, Bench, Case, Plan
 from benchmarks.servers import running
-from benchmarks.triton import TritonSettings, running_triton
+from benchmarks.triton import TritonSettings, running_triton, variants
 
 
 @dataclass
@@ -57,37 +57,33 @@ class Results:
 
 
 def run_benchmarks(
-    plan: Plan, threads: int, service_options: Sequence[str], triton: TritonSettings
+    plan: Plan, threads: int, service_options: Sequence[str]
 ) -> tuple[Results, dict[str, Any]]:
     """Everything that the goals ask for; the second value goes into the file of results.
 
     Raises BenchmarkError if a peer cannot be installed or a server answers something wrong.
     """
-    about = describe(plan, threads, service_options, triton)
+    settings = variants(threads)
+    about = describe(plan, settings)
+    about |= {"threads": threads, "service_options": list(service_options)}
     results = Results()
     peers = install_peers()
     options = ["--threads", str(threads), *service_options]
     with tempfile.TemporaryDirectory(prefix="models-") as name:
         repository = Path(name)
         build_repository(repository)
-        starts = {
-            "triton": partial(running_triton, peers, repository, triton),
-            "service": partial(running, repository, options),
-        }
+        start_service = partial(running, repository, options)
+        start_tritons = [
+            partial(running_triton, peers, repository, value, key)
+            for key, value in settings.items()
+        ]
         with ExitStack() as stack:
-            servers = {key: stack.enter_context(start()) for key, start in starts.items()}
-            has_inference = speaks_inference(servers["service"].target)
+            tritons = tuple(stack.enter_context(start()) for start in start_tritons)
+            service = stack.enter_context(start_service())
+            has_inference = speaks_inference(service.target)
             if not has_inference:
                 results.note("the service does not speak the Open Inference Protocol")
-            bench = Bench(
-                plan,
-                peers,
-                repository,
-                threads,
-                servers["triton"],
-                servers["service"],
-                has_inference,
-            )
+            bench = Bench(plan, peers, repository, threads, tritons, service, has_inference)
             check_answers(bench)
             cases = scenarios.one_item(bench)
             cases += scenarios.batched(bench) + scenarios.saturation(bench)
@@ -95,10 +91,10 @@ def run_benchmarks(
             results.run(scenarios.open_arrivals(bench, capacity(results)), plan.rounds)
             results.run(scenarios.perf_analyzer(bench), plan.perf_rounds)
         for number in range(plan.rounds):
-            for start in starts.values():
+            for start in (*start_tritons, start_service):
                 results.records.append(lifetimes.start_up(start, number))
-        for key, method in (("triton", infer(MLP, 1)), ("service", decode(MLP, 1))):
-            record = lifetimes.memory(starts[key], method, MLP.name, plan.memory_requests)
+        for start, make in ((start_tritons[0], infer), (start_service, decode)):
+            record = lifetimes.memory(start, make(MLP, 1), MLP.name, plan.memory_requests)
             results.records.append(record)
     return results, about
 
@@ -126,9 +122,7 @@ def capacity(results: Results) -> float:
     return min(rates)
 
 
-def describe(
-    plan: Plan, threads: int, service_options: Sequence[str], triton: TritonSettings
-) -> dict[str, Any]:
+def describe(plan: Plan, tritons: Mapping[str, TritonSettings]) -> dict[str, Any]:
     """Machine, versions and settings, before anything runs."""
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -136,9 +130,7 @@ def describe(
         "versions": describe_versions(),
         "git": describe_commit(),
         "plan": asdict(plan),
-        "threads": threads,
-        "service_options": list(service_options),
-        "triton": asdict(triton),
+        "triton": {name: asdict(settings) for name, settings in tritons.items()},
     }
 
 
@@ -148,7 +140,9 @@ def write_results(folder: Path, what: str, results: Results, about: dict[str, An
     document = {
         **about,
         "notes": results.notes,
-        "comparisons": [{**asdict(line), "ratio": line.ratio} for line in comparisons(numbers)],
+        "comparisons": [
+            {**asdict(line), "ratio": line.ratio} for line in comparisons(results.records)
+        ],
         "medians": [{**asdict(subject), "metrics": value} for subject, value in numbers.items()],
         "rounds": [asdict(record) for record in results.records],
     }
@@ -162,7 +156,7 @@ def write_results(folder: Path, what: str, results: Results, about: dict[str, An
 
 def render(results: Results) -> str:
     """The table, then what went wrong."""
-    lines = [table(comparisons(medians(results.records)))]
+    lines = [table(comparisons(results.records))]
     lines += [f"note: {note}" for note in results.notes]
     for record in results.records:
         if record.errors:

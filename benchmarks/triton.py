@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -40,15 +40,24 @@ class TritonSettings:
     preferred_batch_sizes: tuple[int, ...] = ()
 
 
+def variants(threads: int) -> dict[str, TritonSettings]:
+    """The settings that are measured, by the server's name: as many threads as the service has, and
+    twice as many, which `python -m benchmarks tune` finds faster where cores are free."""
+    same = TritonSettings(threads=threads)
+    return {"triton": same, "triton, 2 instances": replace(same, instances=2)}
+
+
 @contextlib.contextmanager
-def running_triton(peers: Peers, repository: Path, settings: TritonSettings) -> Iterator[Server]:
+def running_triton(
+    peers: Peers, repository: Path, settings: TritonSettings, name: str = "triton"
+) -> Iterator[Server]:
     """Triton serving the decoders of `repository` as mlp.decoder and conv.decoder, ready.
 
     Ends the process with the block. Raises BenchmarkError with the end of its log if it does not
     start.
     """
-    with tempfile.TemporaryDirectory(prefix="triton-") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="triton-") as temporary:
+        folder = Path(temporary)
         for model in MODELS:
             _write_model(folder / "models", repository, model, settings)
         started = time.perf_counter()
@@ -63,7 +72,7 @@ def running_triton(peers: Peers, repository: Path, settings: TritonSettings) -> 
         try:
             target = f"127.0.0.1:{port}"
             _wait_until_ready(process, target, folder / "log")
-            yield Server("triton", target, process.pid, time.perf_counter() - started)
+            yield Server(name, target, process.pid, time.perf_counter() - started)
         finally:
             _stop(process)
 

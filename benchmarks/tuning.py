@@ -2,7 +2,7 @@
 
 import statistics
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.load import Load, run_load
@@ -41,8 +41,7 @@ def tune(plan: Plan, folder: Path, what: str) -> tuple[str, Path]:
     candidate's.
     """
     results = Results()
-    about = describe(plan, _BASE.threads, [], _BASE)
-    about["candidates"] = {name: asdict(settings) for name, settings in CANDIDATES.items()}
+    about = describe(plan, CANDIDATES)
     peers = install_peers()
     with tempfile.TemporaryDirectory(prefix="models-") as name:
         repository = Path(name)
