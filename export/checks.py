@@ -11,6 +11,7 @@ from export.errors import ExportError
 from export.graphs import BATCH_AXIS, Graph, Value, submessages
 
 _RANDOM_OPERATORS = frozenset({"Bernoulli", "Dropout", "Multinomial"})
+_ELEMENT_TYPES = {"float32": onnx.TensorProto.FLOAT, "uint8": onnx.TensorProto.UINT8}
 _DEFAULT_DOMAINS = frozenset({"", "ai.onnx"})
 
 
@@ -18,8 +19,8 @@ def check_graph(graph: Graph) -> None:
     """Raise ExportError with every rule that the file breaks.
 
     The rules: valid ONNX by the full checker; operators of the default domain alone, none of
-    them random; the expected inputs and outputs, float32 with a dynamic axis "batch" first; the
-    weights inside the file; no path of this machine.
+    them random; the expected inputs and outputs, of their types with a dynamic axis "batch"
+    first; the weights inside the file; no path of this machine.
     """
     model = onnx.load_model_from_string(graph.content)
     faults = [
@@ -69,8 +70,8 @@ def _value_faults(
         shape = [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
         if shape != [BATCH_AXIS, *wanted.shape]:
             yield f"{role} {value.name} has shape {shape}, not {[BATCH_AXIS, *wanted.shape]}"
-        if tensor.elem_type != onnx.TensorProto.FLOAT:
-            yield f"{role} {value.name} is not float32"
+        if tensor.elem_type != _ELEMENT_TYPES[wanted.data_type]:
+            yield f"{role} {value.name} is not {wanted.data_type}"
 
 
 def _content_faults(model: onnx.ModelProto) -> Iterator[str]:

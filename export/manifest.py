@@ -83,5 +83,7 @@ def _graph(graph: Graph, parity: Parity) -> manifest_pb2.Graph:
 def _spec(value: Value) -> tensor_pb2.TensorSpec:
     """-1 stands for the item axis."""
     return tensor_pb2.TensorSpec(
-        name=value.name, data_type=tensor_pb2.DATA_TYPE_FLOAT32, shape=[-1, *value.shape]
+        name=value.name,
+        data_type=tensor_pb2.DataType.Value(f"DATA_TYPE_{value.data_type.upper()}"),
+        shape=[-1, *value.shape],
     )

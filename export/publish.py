@@ -42,27 +42,24 @@ def publish(
     check_name(name)
     folder = repository / name
     temporary = folder / f".publishing-{secrets.token_hex(8)}"
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    published = False
+    missing: list[Path] = []
     try:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
+        for path in missing:
+            _sync_directory(path.parent)
         temporary.mkdir()
         for file, content in files.items():
             _write(temporary / file, content)
-        target = _rename(temporary, folder, manifest)
-        published = True
-        for path in (folder, *(created.parent for created in missing)):
-            _sync_directory(path)
+        return _rename(temporary, folder, manifest)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ExportError(f"cannot publish in {folder}: {reason}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # renamed by now, unless something failed
-        if not published:
-            for path in missing:
-                with suppress(OSError):  # never made, or in use by another exporter
-                    path.rmdir()
-    return target
+        for path in missing:
+            with suppress(OSError):  # in use by now, unless something failed
+                path.rmdir()
 
 
 def _rename(temporary: Path, folder: Path, manifest: Callable[[int], bytes]) -> Path:
@@ -74,8 +71,12 @@ def _rename(temporary: Path, folder: Path, manifest: Callable[[int], bytes]) -> 
         target = folder / str(version)
         try:
             temporary.rename(target)
-        except OSError as error:
-            if error.errno not in _TAKEN:
+            _sync_directory(folder)
+        except BaseException as error:
+            if not temporary.exists():  # what is reported as not published is not there
+                target.rename(temporary)
+                raise
+            if not isinstance(error, OSError) or error.errno not in _TAKEN:
                 raise
         else:
             return target

@@ -40,11 +40,18 @@ class ServiceProcess:
         code = self.process.wait(_SECONDS)
         raise RuntimeError(f"the service ended with {code} before it was {name}")
 
+    def wait_for_all(self, processes: int) -> None:
+        """Waits until each of so many processes is ready."""
+        for _ in range(processes):
+            self.wait_for("ready")
+
     def wait_until_ready(self) -> None:
         """Waits until the service's health says that it takes requests."""
         request = health_pb2.HealthCheckRequest(service="vae.v1.VaeService")
         with grpc.insecure_channel(self.target) as channel:
-            watch = health_pb2_grpc.HealthStub(channel).Watch(request, timeout=_SECONDS)
+            watch = health_pb2_grpc.HealthStub(channel).Watch(
+                request, timeout=_SECONDS, wait_for_ready=True
+            )
             for response in watch:
                 if response.status == health_pb2.HealthCheckResponse.SERVING:
                     watch.cancel()

@@ -8,6 +8,7 @@ import sys
 import uvloop
 
 from service.logs import make_logger
+from service.processes import supervise
 from service.repository import RepositoryError
 from service.server import serve
 from service.session import GraphError, ProviderError
@@ -18,7 +19,10 @@ def main() -> int:
     """Runs the service; 0 after a drain, 2 when it cannot start as it was asked to."""
     try:
         settings = read_settings(sys.argv[1:], process_environment())
-        uvloop.run(serve(settings, make_logger(settings.log_level)))
+        log = make_logger(settings.log_level)
+        if settings.processes > 1:
+            return uvloop.run(supervise(settings, sys.argv[1:], log))
+        uvloop.run(serve(settings, log))
     except (SettingsError, RepositoryError, GraphError, ProviderError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

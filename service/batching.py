@@ -59,9 +59,13 @@ class MonotonicClock:
 
 
 class Observer(Protocol):
-    """What a batcher reports, for metrics. Called on the batcher's threads; must be quick."""
+    """What a batcher reports, for metrics. Called on the batcher's threads; must be quick.
 
-    def batch_done(self, items: int, padding: int, seconds: float) -> None: ...
+    requests: how many of a batch's entries end with it, well or not.
+    """
+
+    def batch_done(self, items: int, padding: int, requests: int, seconds: float) -> None: ...
+    def batch_failed(self, requests: int) -> None: ...
     def entry_started(self, queue_delay: float) -> None: ...
     def entries_cancelled(self, count: int) -> None: ...
     def entry_rejected(self, reason: str) -> None: ...
@@ -128,7 +132,12 @@ class _Part:
 
 
 class Batcher:
-    """Runs `run` on batches cut from a queue of entries, on one thread for each instance.
+    """Runs `run` on batches cut from a queue of entries.
+
+    On threads of its own, one for each of `instances`; or, for runs so short that handing them to a
+    thread would cost more, on the caller's: then `wake` gets `run_due` whenever the queue stops
+    being empty, to call it once nothing else is to be admitted at this moment. A full batch runs at
+    once. max_queue_delay does not hold then: nobody would wait for it.
 
     run takes arrays [bucket, ...] by input name and returns arrays [bucket, ...] by output name; it
     is called by `instances` threads at once. Every thread prepares its batch only when it is free
@@ -143,6 +152,7 @@ class Batcher:
         *,
         clock: Clock | None = None,
         instances: int = 1,
+        wake: Callable[[Callable[[], bool]], None] | None = None,
         name: str = "batcher",
     ) -> None:
         self._run = run
@@ -157,9 +167,11 @@ class Batcher:
         self._seconds_per_batch = 0.0
         self._weight = 1.0
         self._instances = instances
+        self._wake = wake
+        self._turn = threading.RLock()  # one batch at a time, where wake is given
         self._threads = [
             threading.Thread(target=self._loop, name=f"{name}-{index}", daemon=True)
-            for index in range(instances)
+            for index in range(instances if wake is None else 0)
         ]
         for thread in self._threads:
             thread.start()
@@ -189,16 +201,40 @@ class Batcher:
                 self._observer.entry_rejected("queue_full")
                 raise QueueFull(self._drain_seconds())
             entry = Entry(inputs, items, deadline, on_done, self._clock.now())
+            first = not self._queue
             self._queue.append(entry)
             self._queued_items += items
-            self._condition.notify()
+            full = self._queued_items >= self._options.max_batch_size
+            if self._wake is None:
+                self._condition.notify()
+        if self._wake is not None:
+            left = self.run_due() if full else True
+            if first and left:
+                self._wake(self.run_due)
         return entry
+
+    def run_due(self) -> bool:
+        """Runs one batch of what waits, on this thread; returns whether more waits."""
+        with self._turn:
+            with self._condition:
+                if not self._queue:
+                    return False
+                self._running += 1
+                parts, expired = self._take()
+            self._expire(expired)
+            if parts:
+                self._execute(parts)
+            with self._condition:
+                self._running -= 1
+        return bool(self._queue)
 
     def drain(self) -> None:
         """Closes the door, finishes what was admitted and returns. May be called again."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()
+        while self._wake is not None and self.run_due():
+            pass
         for thread in self._threads:
             thread.join()
 
@@ -245,10 +281,13 @@ class Batcher:
             parts, expired = self._take()
             if self._queue:
                 self._condition.notify()
-        for entry in expired:
+        self._expire(expired)
+        return parts
+
+    def _expire(self, entries: list[Entry]) -> None:
+        for entry in entries:
             self._observer.entry_rejected("expired")
             self._fail(entry, ExpiredInQueue("the deadline passed in the queue"))
-        return parts
 
     def _take(self) -> tuple[list[_Part], list[Entry]]:
         now = self._clock.now()
@@ -289,15 +328,16 @@ class Batcher:
             if any(len(array) != bucket for array in outputs.values()):
                 raise InferenceFailed("the model gave another number of items than it took")
         except Exception as error:  # noqa: BLE001 - a batch fails its own entries; the loop lives on
-            failure = _failure(error)
-            for part in parts:
-                self._fail(part.entry, failure)
+            # Each its own error: threads raise them.
+            failed = [self._fail(part.entry, _failure(error)) for part in parts]
+            self._observer.batch_failed(sum(failed))
             return
         seconds = self._clock.now() - started
         # A moving average over about ten batches, which starts at the first one.
         self._seconds_per_batch += (seconds - self._seconds_per_batch) * self._weight
         self._weight = 0.1
-        self._observer.batch_done(items, bucket - items, seconds)
+        requests = sum(part.stop == part.entry.items for part in parts)
+        self._observer.batch_done(items, bucket - items, requests, seconds)
         row = 0
         for part in parts:
             count = part.stop - part.start
@@ -319,12 +359,14 @@ class Batcher:
             return
         _notify(entry)
 
-    def _fail(self, entry: Entry, error: ServiceError) -> None:
+    def _fail(self, entry: Entry, error: ServiceError) -> bool:
+        """Ends entry, unless it has ended; returns whether it did."""
         with self._condition:
             if entry.error is not None or entry.outputs is not None:
-                return
+                return False
             entry.error = error
         _notify(entry)
+        return True
 
 
 def _failure(error: Exception) -> InferenceFailed:

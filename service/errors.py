@@ -24,6 +24,10 @@ class ModelNotFound(ServiceError):
     """No such model or version is served."""
 
 
+class HealthUnknown(ServiceError):
+    """Health was asked for a service that is not here."""
+
+
 class ModelNotReady(ServiceError):
     """The models are still loading."""
 
@@ -38,6 +42,10 @@ class QueueFull(ServiceError):
     def __init__(self, drain_seconds: float) -> None:
         super().__init__(f"the queue is full; expected to drain in {drain_seconds:.3f} s")
         self.drain_seconds = drain_seconds
+
+
+class Cancelled(ServiceError):
+    """The caller is gone; nobody reads an answer."""
 
 
 class Draining(ServiceError):

@@ -4,70 +4,33 @@ Labels come from the served models and methods only, never from a client's text:
 unknown names cannot make time series.
 """
 
-from collections.abc import Callable
+import math
+import threading
+from collections.abc import Callable, Iterator
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
-_SECONDS = (
-    0.0001,
-    0.00025,
-    0.0005,
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2.5,
-    10,
-)
+from service.distribution import Distribution
+from service.statistics import SECONDS, GraphCounts, GraphStatistics
+
+_GRAPH = ("model", "graph")
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-class Metrics:
+class Metrics(Collector):
     """The metrics of one process, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        graph = ("model", "graph")
-        self._requests = self._make(
-            Counter, "vae_requests_total", "Finished RPCs.", ("method", "code")
-        )
-        self._duration = self._histogram(
-            "vae_request_duration_seconds",
-            "Arrival of a request to its answer.",
-            ("method",),
-            _SECONDS,
-        )
-        self._delay = self._histogram(
-            "vae_queue_delay_seconds", "Admission to start of the first batch.", graph, _SECONDS
-        )
-        self._items = self._histogram(
-            "vae_batch_items", "Items of a batch, without padding.", graph, _ITEMS
-        )
-        self._run = self._histogram(
-            "vae_batch_duration_seconds", "Run of a batch.", graph, _SECONDS
-        )
-        self._padding = self._make(
-            Counter, "vae_padding_items_total", "Rows of padding that ran.", graph
-        )
-        self._rejected = self._make(
-            Counter, "vae_rejected_total", "Requests refused by the queue.", (*graph, "reason")
-        )
-        self._cancelled = self._make(
-            Counter,
-            "vae_cancelled_total",
-            "Requests that left the queue as their client had gone.",
-            graph,
-        )
-        self._queue = Gauge("vae_queue_items", "Items that wait.", graph, registry=self.registry)
+        self._calls: dict[str, _Calls] = {}
+        self._graphs: dict[tuple[str, str], GraphStatistics] = {}
+        self.registry.register(self)
+        self._queue = Gauge("vae_queue_items", "Items that wait.", _GRAPH, registry=self.registry)
         self._info = Gauge(
             "vae_model_info",
             "1 for every served version.",
@@ -81,18 +44,12 @@ class Metrics:
             registry=self.registry,
         )
 
-    def _make(self, kind: type[Counter], name: str, text: str, labels: tuple[str, ...]) -> Counter:
-        return kind(name, text, labels, registry=self.registry)
-
-    def _histogram(
-        self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]
-    ) -> Histogram:
-        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
-
     def call_done(self, method: str, code: str, seconds: float) -> None:
         """Counts a finished RPC."""
-        self._requests.labels(method, code).inc()
-        self._duration.labels(method).observe(seconds)
+        calls = self._calls.get(method)
+        if calls is None:
+            calls = self._calls.setdefault(method, _Calls())
+        calls.add(code, seconds)
 
     def model_loaded(
         self, model: str, version: int, digest: str, provider: str, seconds: float
@@ -105,44 +62,88 @@ class Metrics:
         """Reads the queue's length when Prometheus asks for it."""
         self._queue.labels(model, graph).set_function(items)
 
-    def observer(self, model: str, graph: str) -> "BatchMetrics":
+    def observer(self, model: str, graph: str) -> GraphStatistics:
         """What the batcher of a graph reports to."""
-        return BatchMetrics(self, model, graph)
+        return self._graphs.setdefault((model, graph), GraphStatistics())
 
-    def serve(self, port: int) -> tuple[WSGIServer, int]:
-        """Starts /metrics on all interfaces; returns the server and its port."""
-        server, _ = start_http_server(port, registry=self.registry)
-        return server, int(server.server_address[1])
+    def collect(self) -> Iterator[Metric]:
+        """What requests and batches add to, for a scrape (`prometheus_client`'s Collector)."""
+        yield from self._collect_calls()
+        yield from self._collect_graphs()
+
+    def _collect_calls(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily("vae_requests", "Finished RPCs.", labels=("method", "code"))
+        duration = HistogramMetricFamily(
+            "vae_request_duration_seconds",
+            "Arrival of a request to its answer.",
+            labels=("method",),
+        )
+        for method, calls in list(self._calls.items()):
+            for code, count in list(calls.codes.items()):
+                requests.add_metric((method, code), count)
+            duration.add_metric((method,), *calls.seconds.snapshot())
+        yield from (requests, duration)
+
+    def _collect_graphs(self) -> Iterator[Metric]:
+        delay = HistogramMetricFamily(
+            "vae_queue_delay_seconds", "Admission to start of the first batch.", labels=_GRAPH
+        )
+        run = HistogramMetricFamily("vae_batch_duration_seconds", "Run of a batch.", labels=_GRAPH)
+        items = HistogramMetricFamily(
+            "vae_batch_items", "Items of a batch, without padding.", labels=_GRAPH
+        )
+        padding = CounterMetricFamily(
+            "vae_padding_items", "Rows of padding that ran.", labels=_GRAPH
+        )
+        failed = CounterMetricFamily(
+            "vae_failed", "Requests of batches that failed.", labels=_GRAPH
+        )
+        cancelled = CounterMetricFamily(
+            "vae_cancelled", "Requests that left the queue as their client had gone.", labels=_GRAPH
+        )
+        rejected = CounterMetricFamily(
+            "vae_rejected", "Requests refused by the queue.", labels=(*_GRAPH, "reason")
+        )
+        for graph, statistics in list(self._graphs.items()):
+            counts = statistics.snapshot()
+            delay.add_metric(graph, *statistics.queue_delays.snapshot())
+            run.add_metric(graph, *statistics.batch_seconds.snapshot())
+            items.add_metric(graph, *_item_buckets(counts))
+            padding.add_metric(graph, counts.padding)
+            failed.add_metric(graph, counts.failed)
+            cancelled.add_metric(graph, counts.cancelled)
+            for reason, count in counts.rejected.items():
+                rejected.add_metric((*graph, reason), count)
+        yield from (delay, run, items, padding, failed, cancelled, rejected)
 
 
-class BatchMetrics:
-    """A batcher's observer."""
+def serve_metrics(host: str, port: int, registry: CollectorRegistry) -> tuple[WSGIServer, int]:
+    """Starts /metrics on an address; returns the server and its port. Port 0 takes a free one."""
+    server, _ = start_http_server(port, host, registry)
+    return server, int(server.server_address[1])
 
-    def __init__(self, metrics: Metrics, model: str, graph: str) -> None:
-        self._delay = metrics._delay.labels(model, graph)
-        self._items = metrics._items.labels(model, graph)
-        self._run = metrics._run.labels(model, graph)
-        self._padding = metrics._padding.labels(model, graph)
-        self._cancelled = metrics._cancelled.labels(model, graph)
-        self._rejected = {
-            reason: metrics._rejected.labels(model, graph, reason)
-            for reason in ("queue_full", "draining", "expired")
-        }
 
-    def batch_done(self, items: int, padding: int, seconds: float) -> None:
-        """A batch ran."""
-        self._items.observe(items)
-        self._padding.inc(padding)
-        self._run.observe(seconds)
+class _Calls:
+    """The finished RPCs of one method."""
 
-    def entry_started(self, queue_delay: float) -> None:
-        """The first items of a request go into a batch."""
-        self._delay.observe(queue_delay)
+    __slots__ = ("_lock", "codes", "seconds")
 
-    def entries_cancelled(self, count: int) -> None:
-        """Requests left the queue as their clients had gone."""
-        self._cancelled.inc(count)
+    def __init__(self) -> None:
+        self.codes: dict[str, int] = {}
+        self.seconds = Distribution(SECONDS)
+        self._lock = threading.Lock()
 
-    def entry_rejected(self, reason: str) -> None:
-        """A request was refused."""
-        self._rejected[reason].inc()
+    def add(self, code: str, seconds: float) -> None:
+        with self._lock:
+            self.codes[code] = self.codes.get(code, 0) + 1
+        self.seconds.add(seconds)
+
+
+def _item_buckets(counts: GraphCounts) -> tuple[list[tuple[str, float]], float]:
+    """Batches of at most so many items, as Prometheus has them, and the items of all."""
+    sizes = {items: batches for items, (batches, _) in counts.batches.items()}
+    buckets = [
+        (name, float(sum(batches for items, batches in sizes.items() if items <= bound)))
+        for name, bound in (*((str(float(bound)), bound) for bound in _ITEMS), ("+Inf", math.inf))
+    ]
+    return buckets, float(sum(items * batches for items, batches in sizes.items()))

@@ -1,7 +1,6 @@
 """A served model: sample, encode and decode on arrays, through the batchers of its graphs."""
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.batching import Arrays, Batcher, Entry
+from service.completion import Completion
 from service.errors import InvalidRequest, LatentSpaceMismatch, ModelNotFound
 from service.repository import ModelVersion
 from service.sampling import Stream, standard_normal
@@ -40,6 +40,9 @@ class Model:
         self.observation_shape = tuple(version.manifest.observations.shape[1:])
         self.latent_shape = tuple(version.manifest.latents.shape[1:])
         self.resource = f"models/{version.name}/versions/{version.version}"
+        value_range = version.manifest.value_range
+        self._minimum = np.float32(value_range.minimum)
+        self._maximum = np.float32(value_range.maximum)
 
     async def sample(
         self,
@@ -55,8 +58,8 @@ class Model:
         noise = self._noise(seed, Stream.SAMPLE, start_index, count) * np.float32(temperature)
         latents = noise
         if "prior" in self.batchers:
-            latents = (await self._run("prior", {"noise": noise, **label}, deadline))["latents"]
-        outputs = await self._run("decoder", {"latents": latents, **label}, deadline)
+            latents = (await self.run("prior", {"noise": noise, **label}, deadline))["latents"]
+        outputs = await self.run("decoder", {"latents": latents, **label}, deadline)
         return outputs["observations"], latents
 
     async def encode(
@@ -69,13 +72,10 @@ class Model:
     ) -> Posterior:
         """The posterior of observations [items, ...]; with a seed also one draw from each."""
         count = len(observations)
-        if seed is None:
-            noise = np.zeros((count, *self.latent_shape), np.float32)
-        else:
-            noise = self._noise(seed, Stream.ENCODE, start_index, count)
+        noise = self.encoder_noise(seed, start_index, count)
         label = self._label(labels, count)
         inputs: Arrays = {"observations": observations, "noise": noise, **label}
-        outputs = await self._run("encoder", inputs, deadline)
+        outputs = await self.run("encoder", inputs, deadline)
         latents = None if seed is None else outputs["latents"]
         return Posterior(outputs["mean"], outputs["log_variance"], latents)
 
@@ -93,7 +93,37 @@ class Model:
                 f"the latents are of another latent space; {self.resource} has {own}"
             )
         inputs: Arrays = {"latents": latents, **self._label(labels, len(latents))}
-        return (await self._run("decoder", inputs, deadline))["observations"]
+        return (await self.run("decoder", inputs, deadline))["observations"]
+
+    async def run(
+        self, graph: str, inputs: Arrays, deadline: float | None
+    ) -> Mapping[str, Float32]:
+        """The outputs of a graph for arrays [items, ...], which must be as the graph takes them."""
+        answer = _Answer()
+        items = len(next(iter(inputs.values())))
+        answer.entry = self.batchers[graph].submit(inputs, items, answer.settle_from, deadline)
+        return cast("Mapping[str, Float32]", await answer)
+
+    def encoder_noise(self, seed: int | None, start_index: int, count: int) -> Float32:
+        """What the encoder draws latents [count, ...] with; zeros, for the mean, without a seed."""
+        if seed is None:
+            return np.zeros((count, *self.latent_shape), np.float32)
+        return self._noise(seed, Stream.ENCODE, start_index, count)
+
+    def check_observations(self, observations: Float32) -> None:
+        """Raises InvalidRequest if a value lies outside the model's range."""
+        if observations.min() < self._minimum or observations.max() > self._maximum:
+            value_range = self.version.manifest.value_range
+            raise InvalidRequest(
+                "observations.data",
+                f"expected values from {value_range.minimum:g} to {value_range.maximum:g}",
+            )
+
+    def check_labels(self, labels: Iterable[int], field: str) -> None:
+        """Raises InvalidRequest of field if a number is no label of the model."""
+        count = len(self.version.manifest.labels)
+        if not all(0 <= label < count for label in labels):
+            raise InvalidRequest(field, f"expected numbers from 0 to {count - 1}")
 
     def _noise(self, seed: int, stream: Stream, start_index: int, count: int) -> Float32:
         size = int(np.prod(self.latent_shape))
@@ -108,36 +138,24 @@ class Model:
             return {}
         if len(labels) not in (1, count):
             raise InvalidRequest("labels", f"expected 1 or {count} labels, not {len(labels)}")
-        if not all(0 <= label < len(names) for label in labels):
-            raise InvalidRequest("labels", f"expected numbers from 0 to {len(names) - 1}")
+        self.check_labels(labels, "labels")
         return {"label": np.broadcast_to(np.array(labels, np.int64), (count,))}
 
-    async def _run(
-        self, graph: str, inputs: Arrays, deadline: float | None
-    ) -> Mapping[str, Float32]:
-        loop = asyncio.get_running_loop()
-        outputs: asyncio.Future[Arrays] = loop.create_future()
 
-        def on_done(entry: Entry) -> None:  # on the batcher's thread
-            loop.call_soon_threadsafe(_settle, outputs, entry)
+class _Answer(Completion[Arrays]):
+    """The outputs of an entry."""
 
-        items = len(next(iter(inputs.values())))
-        entry = self.batchers[graph].submit(inputs, items, on_done, deadline)
-        try:
-            return cast("Mapping[str, Float32]", await outputs)
-        except asyncio.CancelledError:
-            entry.cancel()
-            raise
+    __slots__ = ("entry",)
+    entry: Entry
 
+    def settle_from(self, entry: Entry) -> None:
+        """Takes what the batcher made of the entry."""
+        self.settle(entry.outputs, entry.error)
 
-def _settle(outputs: asyncio.Future[Arrays], entry: Entry) -> None:
-    if outputs.done():
-        return  # the caller is gone
-    if entry.error is not None:
-        outputs.set_exception(entry.error)
-    else:
-        assert entry.outputs is not None
-        outputs.set_result(entry.outputs)
+    def cancel(self) -> None:
+        """Gives up, and tells the batcher."""
+        self.entry.cancel()
+        super().cancel()
 
 
 class Models:

@@ -4,6 +4,7 @@ REPOSITORY/NAME/VERSION/manifest.json, encoder.onnx, decoder.onnx [, prior.onnx]
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ _KINDS = {
     manifest_pb2.GRAPH_KIND_ENCODER: "encoder",
     manifest_pb2.GRAPH_KIND_DECODER: "decoder",
     manifest_pb2.GRAPH_KIND_PRIOR: "prior",
+    manifest_pb2.GRAPH_KIND_ENCODER_UINT8: "encoder_uint8",
 }
 _DTYPES = {
     tensor_pb2.DATA_TYPE_FLOAT32: np.float32,
@@ -36,7 +38,7 @@ class RepositoryError(RuntimeError):
 
 @dataclass(frozen=True)
 class Spec:
-    """An input of a graph: [items, *shape] of dtype."""
+    """An input or output of a graph: [items, *shape] of dtype."""
 
     name: str
     dtype: np.dtype[np.generic]
@@ -49,11 +51,16 @@ class Spec:
 
 @dataclass(frozen=True)
 class Graph:
-    """One ONNX file, as verified bytes, with its inputs and the names of its outputs."""
+    """One ONNX file, as verified bytes, with its inputs and outputs."""
 
     content: bytes
     inputs: tuple[Spec, ...]
-    outputs: tuple[str, ...]
+    outputs: tuple[Spec, ...]
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs."""
+        return tuple(spec.name for spec in self.outputs)
 
 
 @dataclass(frozen=True)
@@ -124,12 +131,16 @@ def read_version(root: Path, name: str, version: int) -> ModelVersion:
         if hashlib.sha256(content).hexdigest() != graph.sha256:
             raise RepositoryError(f"{folder / graph.file} does not have the manifest's SHA-256")
         inputs = tuple(_spec(folder, spec) for spec in graph.inputs)
-        graphs[kind] = Graph(content, inputs, tuple(output.name for output in graph.outputs))
+        outputs = tuple(_spec(folder, spec) for spec in graph.outputs)
+        graphs[kind] = Graph(content, inputs, outputs)
     needed = {"encoder", "decoder"} | ({"prior"} if manifest.prior == "graph" else set())
     if missing := needed - graphs.keys():
         raise RepositoryError(f"{folder}/manifest.json has no graph {', '.join(sorted(missing))}")
-    if not manifest.batch_buckets or min(manifest.batch_buckets) < 1:
-        raise RepositoryError(f"{folder}/manifest.json has no usable batch buckets")
+    buckets = list(manifest.batch_buckets)
+    if not buckets or buckets[0] < 1 or buckets != sorted(set(buckets)):
+        raise RepositoryError(
+            f"{folder}/manifest.json has batch buckets {buckets}; expected ascending sizes from 1"
+        )
     for layout in (manifest.observations, manifest.latents):
         _spec(folder, layout)
     digest = hashlib.sha256(text).hexdigest()
@@ -147,9 +158,11 @@ def _spec(folder: Path, spec: tensor_pb2.TensorSpec) -> Spec:
 
 
 def _read(root: Path, path: Path) -> bytes:
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise RepositoryError(f"{path} leads out of the repository")
     try:
+        # Path.resolve raises RuntimeError for links that lead in a circle; here read_bytes does.
+        if not Path(os.path.realpath(path)).is_relative_to(root.resolve()):
+            raise RepositoryError(f"{path} leads out of the repository")
         return path.read_bytes()
-    except OSError as error:
-        raise RepositoryError(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: the manifest's file name has a null
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RepositoryError(f"{path} cannot be read: {reason}") from error

@@ -1,9 +1,10 @@
 """RPC <-> domain: reads requests, checks their numbers, writes responses. No logic of its own."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
+from google.protobuf.message import Message
 from vae.v1 import model_service_pb2 as models_pb
 from vae.v1 import vae_service_pb2 as vae_pb
 
@@ -11,11 +12,13 @@ from service import tensors
 from service.errors import InvalidRequest, ModelNotReady
 from service.model import Model, Models
 from service.sampling import MAX_INDEX, new_seed
-from service.transport import Call, Method
+from service.streams import answer_in_order
+from service.transport import Call, Method, Stream, StreamMethod
 
 VAE_SERVICE = vae_pb.DESCRIPTOR.services_by_name["VaeService"].full_name
 MODEL_SERVICE = models_pb.DESCRIPTOR.services_by_name["ModelService"].full_name
 _MAX_PAGE = 1000
+_MAX_TEMPERATURE = 1000.0  # far beyond any use, and noise times it is finite in float32
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,12 @@ class Limits:
     max_request_items: int = 4096
     max_response_bytes: int = 48 * 2**20
 
+    def max_items(self, model: Model) -> int:
+        """Most items in one request: a Sample of 20 bytes must not be able to ask for gigabytes."""
+        observation, latent = math.prod(model.observation_shape), math.prod(model.latent_shape)
+        item = 4 * max(observation + latent, 3 * latent)  # Sample with latents; Encode with latents
+        return max(1, min(self.max_request_items, self.max_response_bytes // item))
+
 
 class Servicer:
     """vae.v1.VaeService and vae.v1.ModelService on a set of models."""
@@ -32,9 +41,11 @@ class Servicer:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._published: Models | None = None
+        self._max_items: dict[Model, int] = {}
 
     def publish(self, models: Models) -> None:
         """Serves these models from now on; every RPC before is refused with ModelNotReady."""
+        self._max_items = {model: self._limits.max_items(model) for model in models.all}
         self._published = models
 
     @property
@@ -43,12 +54,21 @@ class Servicer:
             raise ModelNotReady("the models are still loading")
         return self._published
 
-    def methods(self) -> list[Method]:
+    def methods(self) -> list[Method | StreamMethod]:
         """The methods of both services, for a transport."""
         return [
             Method(VAE_SERVICE, "Sample", vae_pb.SampleRequest, self.sample),
             Method(VAE_SERVICE, "Encode", vae_pb.EncodeRequest, self.encode),
             Method(VAE_SERVICE, "Decode", vae_pb.DecodeRequest, self.decode),
+            StreamMethod(
+                VAE_SERVICE, "SampleStream", vae_pb.SampleStreamRequest, self.sample_stream
+            ),
+            StreamMethod(
+                VAE_SERVICE, "EncodeStream", vae_pb.EncodeStreamRequest, self.encode_stream
+            ),
+            StreamMethod(
+                VAE_SERVICE, "DecodeStream", vae_pb.DecodeStreamRequest, self.decode_stream
+            ),
             Method(MODEL_SERVICE, "ListModels", models_pb.ListModelsRequest, self.list_models),
             Method(MODEL_SERVICE, "GetModel", models_pb.GetModelRequest, self.get_model),
         ]
@@ -56,41 +76,53 @@ class Servicer:
     async def sample(self, request: vae_pb.SampleRequest, call: Call) -> vae_pb.SampleResponse:
         """Draws from the prior and decodes."""
         model = self._models.get(request.model)
-        count = request.sample_count
-        most = self._max_items(model)
-        if not 1 <= count <= most:
-            raise InvalidRequest("sample_count", f"expected 1 to {most}, not {count}")
-        temperature = request.temperature if request.HasField("temperature") else 1.0
-        if not (math.isfinite(temperature) and temperature >= 0):
-            raise InvalidRequest("temperature", "expected a finite number of at least 0")
-        _check_index(request.start_index, count)
-        _check_encoding(request.observation_encoding)
-        seed = request.seed if request.HasField("seed") else new_seed()
-        observations, latents = await model.sample(
-            count, seed, request.start_index, temperature, request.labels, call.deadline
-        )
-        return vae_pb.SampleResponse(
-            model=model.resource,
-            observations=tensors.from_array(observations),
-            latents=tensors.from_array(latents) if request.include_latents else None,
-            seed=seed,
-            latent_space=model.version.manifest.latent_space,
-        )
+        draw = _draw(request, self._max_items[model])
+        return await _sample(model, draw, request.sample_count, request.labels, call)
+
+    async def sample_stream(self, stream: Stream) -> None:
+        """Draws from the prior and decodes, chunk by chunk; the client's reading sets the pace."""
+        message = await stream.receive()
+        if not isinstance(message, vae_pb.SampleStreamRequest):
+            raise InvalidRequest("request", "expected one message")
+        request = message.request
+        model = self._models.get(request.model)
+        most = self._max_items[model]
+        chunk = message.chunk_items or min(max(model.version.manifest.batch_buckets), most)
+        if not 1 <= chunk <= most:
+            raise InvalidRequest("chunk_items", f"expected 0 to {most}, not {chunk}")
+        draw = _draw(request, MAX_INDEX)
+        end = draw.start_index + request.sample_count
+        for start in range(draw.start_index, end, chunk):
+            count = min(chunk, end - start)
+            part = replace(draw, start_index=start)
+            response = await _sample(model, part, count, request.labels, stream.call)
+            await stream.send(vae_pb.SampleStreamResponse(response=response, start_index=start))
+
+    async def encode_stream(self, stream: Stream) -> None:
+        """Encodes one request after the other."""
+
+        async def answer(message: vae_pb.EncodeStreamRequest) -> Message:
+            response = await self.encode(message.request, stream.call)
+            return vae_pb.EncodeStreamResponse(response=response)
+
+        await answer_in_order(stream, answer)
+
+    async def decode_stream(self, stream: Stream) -> None:
+        """Decodes one request after the other."""
+
+        async def answer(message: vae_pb.DecodeStreamRequest) -> Message:
+            response = await self.decode(message.request, stream.call)
+            return vae_pb.DecodeStreamResponse(response=response)
+
+        await answer_in_order(stream, answer)
 
     async def encode(self, request: vae_pb.EncodeRequest, call: Call) -> vae_pb.EncodeResponse:
         """Computes posteriors."""
         model = self._models.get(request.model)
         observations = tensors.to_array(
-            request.observations, "observations", model.observation_shape, self._max_items(model)
+            request.observations, "observations", model.observation_shape, self._max_items[model]
         )
-        value_range = model.version.manifest.value_range
-        if observations.min() < np.float32(value_range.minimum) or observations.max() > np.float32(
-            value_range.maximum
-        ):
-            raise InvalidRequest(
-                "observations.data",
-                f"expected values from {value_range.minimum:g} to {value_range.maximum:g}",
-            )
+        model.check_observations(observations)
         if not request.include_latents:
             for name in ("seed", "start_index"):
                 if request.HasField(name):
@@ -115,7 +147,7 @@ class Servicer:
         """Computes the means of the likelihood."""
         model = self._models.get(request.model)
         latents = tensors.to_array(
-            request.latents, "latents", model.latent_shape, self._max_items(model)
+            request.latents, "latents", model.latent_shape, self._max_items[model]
         )
         _check_encoding(request.observation_encoding)
         space = request.latent_space if request.HasField("latent_space") else None
@@ -166,16 +198,49 @@ class Servicer:
             prior=manifest.prior,
             execution_provider=model.provider,
             max_batch_size=max(manifest.batch_buckets),
-            max_request_items=self._max_items(model),
+            max_request_items=self._max_items[model],
             digest=model.version.digest,
             training_metrics=manifest.training_metrics,
         )
 
-    def _max_items(self, model: Model) -> int:
-        # A 20-byte Sample request must not be able to ask for gigabytes.
-        observation, latent = math.prod(model.observation_shape), math.prod(model.latent_shape)
-        item = 4 * max(observation + latent, 3 * latent)  # Sample with latents; Encode with latents
-        return max(1, min(self._limits.max_request_items, self._limits.max_response_bytes // item))
+
+@dataclass(frozen=True)
+class _Draw:
+    """What a request says of its noise."""
+
+    seed: int
+    start_index: int
+    temperature: float
+    include_latents: bool
+
+
+def _draw(request: vae_pb.SampleRequest, most: int) -> _Draw:
+    """The checked draw of a request for at most that many samples."""
+    count = request.sample_count
+    if not 1 <= count <= most:
+        raise InvalidRequest("sample_count", f"expected 1 to {most}, not {count}")
+    temperature = request.temperature if request.HasField("temperature") else 1.0
+    if not 0 <= temperature <= _MAX_TEMPERATURE:  # NaN is not either
+        raise InvalidRequest("temperature", f"expected a number from 0 to {_MAX_TEMPERATURE:g}")
+    _check_index(request.start_index, count)
+    _check_encoding(request.observation_encoding)
+    seed = request.seed if request.HasField("seed") else new_seed()
+    return _Draw(seed, request.start_index, temperature, request.include_latents)
+
+
+async def _sample(
+    model: Model, draw: _Draw, count: int, labels: Sequence[int], call: Call
+) -> vae_pb.SampleResponse:
+    observations, latents = await model.sample(
+        count, draw.seed, draw.start_index, draw.temperature, labels, call.deadline
+    )
+    return vae_pb.SampleResponse(
+        model=model.resource,
+        observations=tensors.from_array(observations),
+        latents=tensors.from_array(latents) if draw.include_latents else None,
+        seed=draw.seed,
+        latent_space=model.version.manifest.latent_space,
+    )
 
 
 def _check_index(start_index: int, count: int) -> None:

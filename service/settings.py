@@ -25,7 +25,15 @@ class Settings(BaseModel):
     metrics_port: int = Field(
         9090, ge=0, le=65535, description="port of /metrics; 0 takes a free one"
     )
+    metrics_host: str = Field("0.0.0.0", description="address of /metrics")  # noqa: S104 - scraped
+    reuse_port: bool = Field(False, description="share the port with other processes: true, false")
+    processes: int = Field(
+        1, ge=1, le=1024, description="processes on one port, with a core or more for each"
+    )
     provider: Literal["auto", "cpu", "cuda"] = Field("auto", description="onnxruntime's provider")
+    transport: Literal["auto", "lean", "public"] = Field(
+        "auto", description="lean if it works with the installed grpcio, else grpc's public server"
+    )
     threads: int = Field(0, ge=0, description="threads of one session; 0 takes the CPU quota")
     max_queue_delay_ms: float = Field(
         0.0, ge=0, le=1000, description="longest wait for a fuller batch"

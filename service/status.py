@@ -14,10 +14,12 @@ DETAILS_KEY: Final = "grpc-status-details-bin"
 _TABLE: Final[dict[type[errors.ServiceError], tuple[grpc.StatusCode, str]]] = {
     errors.InvalidRequest: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
     errors.ModelNotFound: (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
+    errors.HealthUnknown: (grpc.StatusCode.NOT_FOUND, "SERVICE_NOT_FOUND"),
     errors.ModelNotReady: (grpc.StatusCode.UNAVAILABLE, "MODEL_NOT_READY"),
     errors.LatentSpaceMismatch: (grpc.StatusCode.FAILED_PRECONDITION, "LATENT_SPACE_MISMATCH"),
     # Not UNAVAILABLE: clients retry that by themselves and would turn overload into a storm.
     errors.QueueFull: (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
+    errors.Cancelled: (grpc.StatusCode.CANCELLED, "CANCELLED"),
     errors.Draining: (grpc.StatusCode.UNAVAILABLE, "DRAINING"),
     errors.ExpiredInQueue: (grpc.StatusCode.DEADLINE_EXCEEDED, "EXPIRED_IN_QUEUE"),
     errors.InferenceFailed: (grpc.StatusCode.INTERNAL, "INFERENCE_FAILED"),
@@ -29,7 +31,7 @@ def status_of(error: errors.ServiceError) -> tuple[grpc.StatusCode, str, bytes]:
     code, reason = _TABLE[type(error)]
     details: list[message.Message] = []
     if isinstance(error, errors.InvalidRequest):
-        if error.field.split(".")[0] in ("observations", "latents"):
+        if error.field.split(".")[0] in ("observations", "latents", "noise"):
             reason = "INVALID_TENSOR"
         violation = error_details_pb2.BadRequest.FieldViolation(
             field=error.field, description=error.description

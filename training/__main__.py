@@ -70,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list() -> None:
     for name, preset in presets().items():
-        print(f"{name}\n    {preset.description}\n    reaches: {preset.expected}")
+        reaches = f"negative ELBO {preset.negative_elbo:g}, {preset.active_units} active units"
+        print(f"{name}\n    {preset.description}\n    reaches on the test split: {reaches}")
 
 
 def _fit(options: argparse.Namespace) -> None:
@@ -101,7 +102,7 @@ def _config(name: str, settings: Sequence[str], smoke: bool) -> FitConfig:
     known = presets()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else ";"
         raise TrainingError(f"unknown preset {name!r}{hint} `python -m training list` lists them")
     overrides: dict[str, str] = {}
     for setting in settings:

@@ -33,6 +33,7 @@ DESCRIPTION = "run.json"
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.jsonl"
 _TOOLS = ("torch", "numpy", "safetensors", "scikit-learn")
+_METRIC_TYPES = {int, float, type(None)}  # bool is no number here
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,11 @@ class Run:
 
 def check_destination(path: Path) -> None:
     """Raise RunError unless a run can be written to `path`: nothing is there yet."""
-    if path.exists():
+    try:
+        taken = path.exists()
+    except OSError as error:  # the name is too long, or a parent forbids looking
+        raise RunError(f"cannot write {path}: {error.strerror}") from error
+    if taken:
         raise RunError(f"{path} exists; a run never replaces anything, choose another directory")
 
 
@@ -108,7 +113,11 @@ def save_run(
                 os.fsync(file.fileno())
         _sync_directory(temporary)
         temporary.rename(path)
-        _sync_directory(path.parent)
+        try:
+            _sync_directory(path.parent)
+        except BaseException:
+            path.rename(temporary)  # a run that is reported as not written is not there
+            raise
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
@@ -140,8 +149,8 @@ def load_run(path: Path) -> Run:
         config,
         model.eval(),
         digest,
-        str(description["dataset_sha256"]),
-        cast("Mapping[str, float | int | None]", description["metrics"]),
+        description["dataset_sha256"],
+        description["metrics"],
     )
 
 
@@ -156,8 +165,11 @@ def _read_description(path: Path) -> dict[str, Any]:
     needed = {"config", "observation_shape", "dataset_sha256", "weights_sha256", "metrics"}
     if missing := sorted(needed - description.keys()):
         raise RunError(f"{path} lacks {missing[0]!r}")
-    if not isinstance(description["metrics"], dict):
-        raise RunError(f"{path}: 'metrics' must be an object")
+    metrics = description["metrics"]
+    if not isinstance(metrics, dict) or {type(value) for value in metrics.values()} - _METRIC_TYPES:
+        raise RunError(f"{path}: 'metrics' must be an object of numbers")
+    if not isinstance(description["dataset_sha256"], str):
+        raise RunError(f"{path}: 'dataset_sha256' must be text")
     return cast("dict[str, Any]", description)
 
 

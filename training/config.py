@@ -8,6 +8,7 @@ import dataclasses
 import math
 import types
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
@@ -176,7 +177,8 @@ def _checked(hint: Any, value: Any, key: str) -> Any:
     if origin is tuple and isinstance(value, list):
         return tuple(_checked(arguments[0], item, key) for item in value)
     if hint is float and type(value) is int:
-        return float(value)
+        with suppress(OverflowError):  # larger than any float: refused below
+            return float(value)
     if type(value) is hint:
         return value
     raise TrainingError(f"{key} must be {_describe(hint)}, not {value!r}")

@@ -68,10 +68,6 @@ def fit(
             sums += _step(model, optimizer, observations[indices], generator, weight)
             schedule.step()
         rate, distortion = (sums / len(observations)).tolist()
-        if not math.isfinite(rate + distortion):
-            raise TrainingError(
-                f"the loss is not finite in epoch {epoch}; try a smaller learning_rate"
-            )
         metrics: EpochMetrics = {
             "epoch": epoch,
             "step": epoch * steps_per_epoch,
@@ -81,6 +77,10 @@ def fit(
         }
         if epoch % config.evaluate_every == 0 or epoch == config.epochs:
             metrics |= _test_metrics(model, dataset)
+        if not all(map(math.isfinite, metrics.values())):
+            raise TrainingError(
+                f"the loss is not finite in epoch {epoch}; try a smaller learning_rate"
+            )
         metrics["seconds"] = round(time.perf_counter() - started, 3)
         history.append(metrics)
         if epoch == 1 or epoch == config.epochs or _is_due(epoch, config.epochs):

@@ -58,16 +58,17 @@ def reconstructions(observations: Float32, reconstructed: Float32) -> bytes:
 def latent_space(means: Float32, labels: NDArray[np.int64]) -> bytes:
     """Posterior means [N, L], coloured by label [N].
 
-    Two latents are drawn as they are, more by their first two principal components.
+    Two latents are drawn as they are, more by their first two principal components, for which it
+    takes more than two items.
     """
-    if means.shape[1] > 2:
+    if min(means.shape) > 2:
         centred = means - means.mean(0)
         _, scales, axes = np.linalg.svd(centred, full_matrices=False)
         points = centred @ axes[:2].T
         shares = np.square(scales) / max(np.square(scales).sum(), np.finfo(np.float32).tiny)
         names = [f"principal component {i + 1} ({shares[i]:.0%} of variance)" for i in range(2)]
     else:
-        points = np.pad(means, ((0, 0), (0, 2 - means.shape[1])))
+        points = np.pad(means, ((0, 0), (0, max(0, 2 - means.shape[1]))))
         names = ["latent 1", "latent 2"]
     figure = Figure(figsize=(7, 6), dpi=100, layout="constrained")
     axis = figure.add_subplot()

@@ -7,11 +7,16 @@ from training.config import DataConfig, FitConfig, ModelConfig
 
 @dataclass(frozen=True)
 class Preset:
-    """A configuration, what it is for, and what it reaches."""
+    """A configuration, what it is for, and the number that it must reach.
+
+    negative_elbo: at most this, in nats per item on the test split. A Gaussian likelihood is a
+    density, so its bound may be below zero. `active_units`: at least so many.
+    """
 
     config: FitConfig
     description: str
-    expected: str
+    negative_elbo: float
+    active_units: int
 
 
 def presets() -> dict[str, Preset]:
@@ -33,7 +38,8 @@ def presets() -> dict[str, Preset]:
                 evaluate_every=25,
             ),
             "8x8 digits, dense layers, Bernoulli: the demo, under a minute on two cores",
-            "TODO",
+            23.0,
+            7,
         ),
         Preset(
             FitConfig(
@@ -47,7 +53,8 @@ def presets() -> dict[str, Preset]:
                 evaluate_every=25,
             ),
             "8x8 digits, convolutions, Bernoulli",
-            "TODO",
+            23.2,
+            6,
         ),
         Preset(
             FitConfig(
@@ -65,17 +72,20 @@ def presets() -> dict[str, Preset]:
                 evaluate_every=25,
             ),
             "8x8 digits, dense layers, Gaussian with a learned standard deviation",
-            "TODO",
+            -29.5,
+            11,
         ),
         Preset(
             FitConfig("mnist-mlp-vae", mnist, dense, epochs=60, batch_size=100, evaluate_every=5),
             "28x28 MNIST, 784-200-200-50 tanh (Burda et al. 2016), Bernoulli",
-            "TODO",
+            96.0,
+            17,
         ),
         Preset(
             FitConfig("mnist-conv-vae", mnist, conv, epochs=20, batch_size=100, evaluate_every=2),
             "28x28 MNIST, convolutions, Bernoulli",
-            "not measured",
+            91.0,
+            25,
         ),
         Preset(
             FitConfig(
@@ -89,12 +99,13 @@ def presets() -> dict[str, Preset]:
                     likelihood="gaussian",
                     activation="silu",
                 ),
-                epochs=20,
+                epochs=8,
                 batch_size=100,
                 evaluate_every=2,
             ),
             "28x28 MNIST, convolutions, Gaussian with a learned standard deviation",
-            "not measured",
+            -770.0,
+            30,
         ),
     ]
     return {preset.config.preset: preset for preset in listed}

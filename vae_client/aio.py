@@ -1,6 +1,6 @@
 """The client for asyncio."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -95,6 +95,74 @@ class AsyncVaeClient:
         """See `VaeClient.decode`."""
         request = messages.decode_request(model, latents, latent_space=latent_space, labels=labels)
         return messages.decoded(await self._call(self._vae.Decode, request, timeout))
+
+    async def sample_stream(
+        self,
+        model: str,
+        count: int,
+        *,
+        chunk_items: int = 0,
+        seed: int | None = None,
+        start_index: int | None = None,
+        temperature: float | None = None,
+        labels: Sequence[int] = (),
+        include_latents: bool = False,
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+    ) -> AsyncIterator[Samples]:
+        """See `VaeClient.sample_stream`."""
+        request = messages.sample_request(
+            model,
+            count,
+            seed=seed,
+            start_index=start_index,
+            temperature=temperature,
+            labels=labels,
+            include_latents=include_latents,
+        )
+        state = messages.SampleStream(request, chunk_items)
+        while not state.done:
+            try:
+                async for message in self._vae.SampleStream(state.request(), timeout=timeout):
+                    yield state.take(message)
+            except grpc.aio.AioRpcError as error:
+                failure = error_of(error)
+                if not state.goes_on(failure):
+                    raise failure from error
+
+    async def encode_stream(
+        self,
+        model: str,
+        batches: Iterable[ArrayLike],
+        *,
+        labels: Sequence[int] = (),
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+    ) -> AsyncIterator[Posterior]:
+        """See `VaeClient.encode_stream`."""
+        requests = (messages.encode_stream_request(model, batch, labels) for batch in batches)
+        try:
+            async for message in self._vae.EncodeStream(requests, timeout=timeout):
+                yield messages.posterior(message.response)
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error) from error
+
+    async def decode_stream(
+        self,
+        model: str,
+        batches: Iterable[ArrayLike],
+        *,
+        latent_space: str | None = None,
+        labels: Sequence[int] = (),
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+    ) -> AsyncIterator[Decoded]:
+        """See `VaeClient.decode_stream`."""
+        requests = (
+            messages.decode_stream_request(model, batch, latent_space, labels) for batch in batches
+        )
+        try:
+            async for message in self._vae.DecodeStream(requests, timeout=timeout):
+                yield messages.decoded(message.response)
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error) from error
 
     async def model(
         self,

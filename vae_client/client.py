@@ -1,6 +1,6 @@
 """The blocking client."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -101,6 +101,78 @@ class VaeClient:
         """The observations of latents [items, ...]; a latent_space is checked by the service."""
         request = messages.decode_request(model, latents, latent_space=latent_space, labels=labels)
         return messages.decoded(self._call(self._vae.Decode, request, timeout))
+
+    def sample_stream(
+        self,
+        model: str,
+        count: int,
+        *,
+        chunk_items: int = 0,
+        seed: int | None = None,
+        start_index: int | None = None,
+        temperature: float | None = None,
+        labels: Sequence[int] = (),
+        include_latents: bool = False,
+        timeout: float | None = None,
+    ) -> Iterator[Samples]:
+        """Draws any number of samples, in chunks of chunk_items; 0 leaves that to the service.
+
+        Goes on at another replica where a stream broke; the samples stay the same. timeout is for
+        each stream, and None sets no deadline.
+        """
+        request = messages.sample_request(
+            model,
+            count,
+            seed=seed,
+            start_index=start_index,
+            temperature=temperature,
+            labels=labels,
+            include_latents=include_latents,
+        )
+        state = messages.SampleStream(request, chunk_items)
+        while not state.done:
+            try:
+                for message in self._vae.SampleStream(state.request(), timeout=timeout):
+                    yield state.take(message)
+            except grpc.RpcError as error:
+                failure = error_of(error)
+                if not state.goes_on(failure):
+                    raise failure from error
+
+    def encode_stream(
+        self,
+        model: str,
+        batches: Iterable[ArrayLike],
+        *,
+        labels: Sequence[int] = (),
+        timeout: float | None = None,
+    ) -> Iterator[Posterior]:
+        """The posterior of each batch of observations, in order; timeout None sets no deadline."""
+        requests = (messages.encode_stream_request(model, batch, labels) for batch in batches)
+        try:
+            for message in self._vae.EncodeStream(requests, timeout=timeout):
+                yield messages.posterior(message.response)
+        except grpc.RpcError as error:
+            raise error_of(error) from error
+
+    def decode_stream(
+        self,
+        model: str,
+        batches: Iterable[ArrayLike],
+        *,
+        latent_space: str | None = None,
+        labels: Sequence[int] = (),
+        timeout: float | None = None,
+    ) -> Iterator[Decoded]:
+        """The observations of each batch of latents, in order; timeout None sets no deadline."""
+        requests = (
+            messages.decode_stream_request(model, batch, latent_space, labels) for batch in batches
+        )
+        try:
+            for message in self._vae.DecodeStream(requests, timeout=timeout):
+                yield messages.decoded(message.response)
+        except grpc.RpcError as error:
+            raise error_of(error) from error
 
     def model(self, model: str, *, timeout: float | None = None) -> models_pb.Model:
         """What the service says of a model: shapes, value range, provider, training metrics."""

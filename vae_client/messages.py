@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import grpc
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from vae.v1 import tensor_pb2, vae_service_pb2
 
+from vae_client.errors import VaeError
+
+_TRIES = 3
 Float32 = NDArray[np.float32]
 
 
@@ -74,6 +78,40 @@ def sample_request(
     )
 
 
+class SampleStream:
+    """The state of a stream of samples: what to ask for next, after what has arrived."""
+
+    def __init__(self, request: vae_service_pb2.SampleRequest, chunk_items: int) -> None:
+        self._request = request
+        self._chunk_items = chunk_items
+        self._tries = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether every sample has arrived."""
+        return not self._request.sample_count
+
+    def request(self) -> vae_service_pb2.SampleStreamRequest:
+        """Asks for the samples that have not arrived."""
+        return vae_service_pb2.SampleStreamRequest(
+            request=self._request, chunk_items=self._chunk_items
+        )
+
+    def take(self, message: vae_service_pb2.SampleStreamResponse) -> Samples:
+        """The samples of a chunk; the next request starts after them, with the same seed."""
+        chunk = samples(message.response)
+        self._tries = 0
+        self._request.seed = chunk.seed
+        self._request.start_index = message.start_index + len(chunk.observations)
+        self._request.sample_count -= len(chunk.observations)
+        return chunk
+
+    def goes_on(self, error: VaeError) -> bool:
+        """Whether to ask another replica: the stream broke, and not for the third time in vain."""
+        self._tries += 1
+        return error.code is grpc.StatusCode.UNAVAILABLE and self._tries < _TRIES
+
+
 def samples(response: vae_service_pb2.SampleResponse) -> Samples:
     """The answer to `sample_request`."""
     return Samples(
@@ -132,6 +170,24 @@ def decode_request(
 def decoded(response: vae_service_pb2.DecodeResponse) -> Decoded:
     """The answer to `decode_request`."""
     return Decoded(observations=to_array(response.observations), model=response.model)
+
+
+def encode_stream_request(
+    model: str, observations: ArrayLike, labels: Sequence[int]
+) -> vae_service_pb2.EncodeStreamRequest:
+    """One request of `VaeClient.encode_stream`."""
+    request = encode_request(
+        model, observations, include_latents=False, seed=None, start_index=None, labels=labels
+    )
+    return vae_service_pb2.EncodeStreamRequest(request=request)
+
+
+def decode_stream_request(
+    model: str, latents: ArrayLike, latent_space: str | None, labels: Sequence[int]
+) -> vae_service_pb2.DecodeStreamRequest:
+    """One request of `VaeClient.decode_stream`."""
+    request = decode_request(model, latents, latent_space=latent_space, labels=labels)
+    return vae_service_pb2.DecodeStreamRequest(request=request)
 
 
 def to_tensor(values: ArrayLike, name: str) -> tensor_pb2.Tensor:

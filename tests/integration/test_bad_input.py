@@ -56,9 +56,9 @@ SAMPLE = {"model": MODEL, "sample_count": 2}
         (SampleRequest(model=MODEL), "sample_count", "expected 1 to 4096, not 0"),
         (SampleRequest(model=MODEL, sample_count=-5), "sample_count", "not -5"),
         (SampleRequest(model=MODEL, sample_count=2**62), "sample_count", "expected 1 to 4096"),
-        (SampleRequest(**SAMPLE, temperature=-1.0), "temperature", "at least 0"),
-        (SampleRequest(**SAMPLE, temperature=float("nan")), "temperature", "finite"),
-        (SampleRequest(**SAMPLE, temperature=float("inf")), "temperature", "finite"),
+        (SampleRequest(**SAMPLE, temperature=-1.0), "temperature", "from 0 to 1000"),
+        (SampleRequest(**SAMPLE, temperature=float("nan")), "temperature", "from 0 to 1000"),
+        (SampleRequest(**SAMPLE, temperature=float("inf")), "temperature", "from 0 to 1000"),
         (SampleRequest(**SAMPLE, start_index=2**64 - 1), "start_index", "at most"),
         (SampleRequest(**SAMPLE, labels=[1]), "labels", "not conditional"),
         (

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import grpc
@@ -16,11 +18,15 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from scripts.launch import ServiceProcess, running_service
+from scripts.launch import ServiceProcess
 from vae_client import VaeClient, VaeError
 
+StartService = Callable[..., AbstractContextManager[ServiceProcess]]
 
-@pytest.mark.parametrize("name", ["", "vae.v1.VaeService", "vae.v1.ModelService"])
+
+@pytest.mark.parametrize(
+    "name", ["", "vae.v1.VaeService", "vae.v1.ModelService", "inference.GRPCInferenceService"]
+)
 def test_health_is_serving_once_the_models_are_loaded(channel: grpc.Channel, name: str) -> None:
     answer = health_pb2_grpc.HealthStub(channel).Check(
         health_pb2.HealthCheckRequest(service=name), timeout=10
@@ -84,12 +90,10 @@ def test_the_metrics_name_the_provider_in_use(service: ServiceProcess) -> None:
     assert "CPUExecutionProvider" in info[0]
 
 
-def test_sigterm_drains_what_runs_and_ends_with_zero(digits_repository: Path) -> None:
+def test_sigterm_drains_what_runs_and_ends_with_zero(start_service: StartService) -> None:
     lines: list[str] = []
     with (
-        running_service(
-            digits_repository, "--max-queue-delay-ms", "1000", echo=lines.append
-        ) as service,
+        start_service("--max-queue-delay-ms", "1000", echo=lines.append) as service,
         VaeClient(service.target) as client,
     ):
         answers: list[tuple[int, ...]] = []
@@ -109,9 +113,9 @@ def test_sigterm_drains_what_runs_and_ends_with_zero(digits_repository: Path) ->
     assert events == ["listening", "model_loaded", "ready", "draining", "stopped"]
 
 
-def test_readiness_goes_off_while_the_service_still_answers(digits_repository: Path) -> None:
+def test_readiness_goes_off_while_the_service_still_answers(start_service: StartService) -> None:
     with (
-        running_service(digits_repository, "--drain-delay", "2") as service,
+        start_service("--drain-delay", "2") as service,
         grpc.insecure_channel(service.target) as channel,
     ):
         watch = health_pb2_grpc.HealthStub(channel).Watch(
@@ -186,10 +190,12 @@ def test_a_port_in_use_is_an_error_at_start(
     assert "Traceback" not in done.stderr
 
 
-def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(digits_repository: Path) -> None:
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(
+    start_service: StartService,
+) -> None:
     options = ("--max-queue-items", "1", "--max-queue-delay-ms", "1000")
     with (
-        running_service(digits_repository, *options) as service,
+        start_service(*options) as service,
         VaeClient(service.target) as client,
     ):
         waiting: list[tuple[int, ...]] = []
@@ -210,9 +216,11 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(digits_reposito
     assert waiting == [(1, 1, 8, 8)]
 
 
-def test_a_request_whose_deadline_passes_in_the_queue_never_runs(digits_repository: Path) -> None:
+def test_a_request_whose_deadline_passes_in_the_queue_never_runs(
+    start_service: StartService,
+) -> None:
     with (
-        running_service(digits_repository, "--max-queue-delay-ms", "500") as service,
+        start_service("--max-queue-delay-ms", "500") as service,
         VaeClient(service.target) as client,
     ):
         with pytest.raises(VaeError) as caught:

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from vae.v1 import tensor_pb2 as vae_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18vae/v1/vae_service.proto\x12\x06vae.v1\x1a\x13vae/v1/tensor.proto\"\x88\x02\n\rSampleRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0csample_count\x18\x02 \x01(\x03\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x0bstart_index\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x05 \x01(\x02H\x02\x88\x01\x01\x12\x0e\n\x06labels\x18\x06 \x03(\x03\x12\x39\n\x14observation_encoding\x18\x07 \x01(\x0e\x32\x1b.vae.v1.ObservationEncoding\x12\x17\n\x0finclude_latents\x18\x08 \x01(\x08\x42\x07\n\x05_seedB\x0e\n\x0c_start_indexB\x0e\n\x0c_temperature\"\x8a\x01\n\x0eSampleResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x0cobservations\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x1f\n\x07latents\x18\x03 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x14\n\x0clatent_space\x18\x05 \x01(\t\"\xb3\x01\n\rEncodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x0cobservations\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x17\n\x0finclude_latents\x18\x03 \x01(\x08\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x0bstart_index\x18\x05 \x01(\x04H\x01\x88\x01\x01\x12\x0e\n\x06labels\x18\x06 \x03(\x03\x42\x07\n\x05_seedB\x0e\n\x0c_start_index\"\xb6\x01\n\x0e\x45ncodeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1c\n\x04mean\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12$\n\x0clog_variance\x18\x03 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x1f\n\x07latents\x18\x04 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x14\n\x0clatent_space\x18\x06 \x01(\tB\x07\n\x05_seed\"\xb6\x01\n\rDecodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1f\n\x07latents\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x19\n\x0clatent_space\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06labels\x18\x04 \x03(\x03\x12\x39\n\x14observation_encoding\x18\x05 \x01(\x0e\x32\x1b.vae.v1.ObservationEncodingB\x0f\n\r_latent_space\"E\n\x0e\x44\x65\x63odeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x0cobservations\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor*]\n\x13ObservationEncoding\x12$\n OBSERVATION_ENCODING_UNSPECIFIED\x10\x00\x12 \n\x1cOBSERVATION_ENCODING_FLOAT32\x10\x01\x32\xb7\x01\n\nVaeService\x12\x37\n\x06Sample\x12\x15.vae.v1.SampleRequest\x1a\x16.vae.v1.SampleResponse\x12\x37\n\x06\x45ncode\x12\x15.vae.v1.EncodeRequest\x1a\x16.vae.v1.EncodeResponse\x12\x37\n\x06\x44\x65\x63ode\x12\x15.vae.v1.DecodeRequest\x1a\x16.vae.v1.DecodeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18vae/v1/vae_service.proto\x12\x06vae.v1\x1a\x13vae/v1/tensor.proto\"\x88\x02\n\rSampleRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0csample_count\x18\x02 \x01(\x03\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x0bstart_index\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x05 \x01(\x02H\x02\x88\x01\x01\x12\x0e\n\x06labels\x18\x06 \x03(\x03\x12\x39\n\x14observation_encoding\x18\x07 \x01(\x0e\x32\x1b.vae.v1.ObservationEncoding\x12\x17\n\x0finclude_latents\x18\x08 \x01(\x08\x42\x07\n\x05_seedB\x0e\n\x0c_start_indexB\x0e\n\x0c_temperature\"\x8a\x01\n\x0eSampleResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x0cobservations\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x1f\n\x07latents\x18\x03 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x14\n\x0clatent_space\x18\x05 \x01(\t\"\xb3\x01\n\rEncodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x0cobservations\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x17\n\x0finclude_latents\x18\x03 \x01(\x08\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x0bstart_index\x18\x05 \x01(\x04H\x01\x88\x01\x01\x12\x0e\n\x06labels\x18\x06 \x03(\x03\x42\x07\n\x05_seedB\x0e\n\x0c_start_index\"\xb6\x01\n\x0e\x45ncodeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1c\n\x04mean\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12$\n\x0clog_variance\x18\x03 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x1f\n\x07latents\x18\x04 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x14\n\x0clatent_space\x18\x06 \x01(\tB\x07\n\x05_seed\"\xb6\x01\n\rDecodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1f\n\x07latents\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x19\n\x0clatent_space\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06labels\x18\x04 \x03(\x03\x12\x39\n\x14observation_encoding\x18\x05 \x01(\x0e\x32\x1b.vae.v1.ObservationEncodingB\x0f\n\r_latent_space\"E\n\x0e\x44\x65\x63odeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x0cobservations\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\"R\n\x13SampleStreamRequest\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.vae.v1.SampleRequest\x12\x13\n\x0b\x63hunk_items\x18\x02 \x01(\x03\"U\n\x14SampleStreamResponse\x12(\n\x08response\x18\x01 \x01(\x0b\x32\x16.vae.v1.SampleResponse\x12\x13\n\x0bstart_index\x18\x02 \x01(\x04\"=\n\x13\x45ncodeStreamRequest\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.vae.v1.EncodeRequest\"@\n\x14\x45ncodeStreamResponse\x12(\n\x08response\x18\x01 \x01(\x0b\x32\x16.vae.v1.EncodeResponse\"=\n\x13\x44\x65\x63odeStreamRequest\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.vae.v1.DecodeRequest\"@\n\x14\x44\x65\x63odeStreamResponse\x12(\n\x08response\x18\x01 \x01(\x0b\x32\x16.vae.v1.DecodeResponse*]\n\x13ObservationEncoding\x12$\n OBSERVATION_ENCODING_UNSPECIFIED\x10\x00\x12 \n\x1cOBSERVATION_ENCODING_FLOAT32\x10\x01\x32\xa2\x03\n\nVaeService\x12\x37\n\x06Sample\x12\x15.vae.v1.SampleRequest\x1a\x16.vae.v1.SampleResponse\x12\x37\n\x06\x45ncode\x12\x15.vae.v1.EncodeRequest\x1a\x16.vae.v1.EncodeResponse\x12\x37\n\x06\x44\x65\x63ode\x12\x15.vae.v1.DecodeRequest\x1a\x16.vae.v1.DecodeResponse\x12K\n\x0cSampleStream\x12\x1b.vae.v1.SampleStreamRequest\x1a\x1c.vae.v1.SampleStreamResponse0\x01\x12M\n\x0c\x45ncodeStream\x12\x1b.vae.v1.EncodeStreamRequest\x1a\x1c.vae.v1.EncodeStreamResponse(\x01\x30\x01\x12M\n\x0c\x44\x65\x63odeStream\x12\x1b.vae.v1.DecodeStreamRequest\x1a\x1c.vae.v1.DecodeStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vae.v1.vae_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OBSERVATIONENCODING']._serialized_start=1088
-  _globals['_OBSERVATIONENCODING']._serialized_end=1181
+  _globals['_OBSERVATIONENCODING']._serialized_start=1517
+  _globals['_OBSERVATIONENCODING']._serialized_end=1610
   _globals['_SAMPLEREQUEST']._serialized_start=58
   _globals['_SAMPLEREQUEST']._serialized_end=322
   _globals['_SAMPLERESPONSE']._serialized_start=325
@@ -46,6 +46,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DECODEREQUEST']._serialized_end=1015
   _globals['_DECODERESPONSE']._serialized_start=1017
   _globals['_DECODERESPONSE']._serialized_end=1086
-  _globals['_VAESERVICE']._serialized_start=1184
-  _globals['_VAESERVICE']._serialized_end=1367
+  _globals['_SAMPLESTREAMREQUEST']._serialized_start=1088
+  _globals['_SAMPLESTREAMREQUEST']._serialized_end=1170
+  _globals['_SAMPLESTREAMRESPONSE']._serialized_start=1172
+  _globals['_SAMPLESTREAMRESPONSE']._serialized_end=1257
+  _globals['_ENCODESTREAMREQUEST']._serialized_start=1259
+  _globals['_ENCODESTREAMREQUEST']._serialized_end=1320
+  _globals['_ENCODESTREAMRESPONSE']._serialized_start=1322
+  _globals['_ENCODESTREAMRESPONSE']._serialized_end=1386
+  _globals['_DECODESTREAMREQUEST']._serialized_start=1388
+  _globals['_DECODESTREAMREQUEST']._serialized_end=1449
+  _globals['_DECODESTREAMRESPONSE']._serialized_start=1451
+  _globals['_DECODESTREAMRESPONSE']._serialized_end=1515
+  _globals['_VAESERVICE']._serialized_start=1613
+  _globals['_VAESERVICE']._serialized_end=2031
 # @@protoc_insertion_point(module_scope)

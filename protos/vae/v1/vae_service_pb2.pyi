@@ -69,7 +69,7 @@ class SampleRequest(_message.Message):
     Two calls for items 0-9 and 10-19 give the same items as one call for 0-19.
     """
     temperature: _builtins.float
-    """Factor on the standard deviation of the noise, finite and at least 0. Not given: 1.
+    """Factor on the standard deviation of the noise, from 0 to 1000. Not given: 1.
     0 decodes the mode of the prior.
     """
     observation_encoding: Global___ObservationEncoding.ValueType
@@ -329,3 +329,155 @@ class DecodeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DecodeResponse: _TypeAlias = DecodeResponse  # noqa: Y015
+
+@_typing.final
+class SampleStreamRequest(_message.Message):
+    """Asks for a stream of samples."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    CHUNK_ITEMS_FIELD_NUMBER: _builtins.int
+    chunk_items: _builtins.int
+    """Items in one chunk, at most the model's max_request_items. 0 leaves it to the service."""
+    @_builtins.property
+    def request(self) -> Global___SampleRequest:
+        """What to draw; sample_count has no upper limit here."""
+
+    def __init__(
+        self,
+        *,
+        request: Global___SampleRequest | None = ...,
+        chunk_items: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_items", b"chunk_items", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SampleStreamRequest: _TypeAlias = SampleStreamRequest  # noqa: Y015
+
+@_typing.final
+class SampleStreamResponse(_message.Message):
+    """One chunk of a stream of samples."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    START_INDEX_FIELD_NUMBER: _builtins.int
+    start_index: _builtins.int
+    """Index of the chunk's first item in the seed's sequence."""
+    @_builtins.property
+    def response(self) -> Global___SampleResponse:
+        """The samples of this chunk."""
+
+    def __init__(
+        self,
+        *,
+        response: Global___SampleResponse | None = ...,
+        start_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["response", b"response", "start_index", b"start_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SampleStreamResponse: _TypeAlias = SampleStreamResponse  # noqa: Y015
+
+@_typing.final
+class EncodeStreamRequest(_message.Message):
+    """One request of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def request(self) -> Global___EncodeRequest:
+        """As for Encode."""
+
+    def __init__(
+        self,
+        *,
+        request: Global___EncodeRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EncodeStreamRequest: _TypeAlias = EncodeStreamRequest  # noqa: Y015
+
+@_typing.final
+class EncodeStreamResponse(_message.Message):
+    """One answer of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response(self) -> Global___EncodeResponse:
+        """As from Encode."""
+
+    def __init__(
+        self,
+        *,
+        response: Global___EncodeResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EncodeStreamResponse: _TypeAlias = EncodeStreamResponse  # noqa: Y015
+
+@_typing.final
+class DecodeStreamRequest(_message.Message):
+    """One request of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def request(self) -> Global___DecodeRequest:
+        """As for Decode."""
+
+    def __init__(
+        self,
+        *,
+        request: Global___DecodeRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecodeStreamRequest: _TypeAlias = DecodeStreamRequest  # noqa: Y015
+
+@_typing.final
+class DecodeStreamResponse(_message.Message):
+    """One answer of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response(self) -> Global___DecodeResponse:
+        """As from Decode."""
+
+    def __init__(
+        self,
+        *,
+        response: Global___DecodeResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecodeStreamResponse: _TypeAlias = DecodeStreamResponse  # noqa: Y015

@@ -53,6 +53,21 @@ class VaeServiceStub:
                 request_serializer=vae_dot_v1_dot_vae__service__pb2.DecodeRequest.SerializeToString,
                 response_deserializer=vae_dot_v1_dot_vae__service__pb2.DecodeResponse.FromString,
                 _registered_method=True)
+        self.SampleStream = channel.unary_stream(
+                '/vae.v1.VaeService/SampleStream',
+                request_serializer=vae_dot_v1_dot_vae__service__pb2.SampleStreamRequest.SerializeToString,
+                response_deserializer=vae_dot_v1_dot_vae__service__pb2.SampleStreamResponse.FromString,
+                _registered_method=True)
+        self.EncodeStream = channel.stream_stream(
+                '/vae.v1.VaeService/EncodeStream',
+                request_serializer=vae_dot_v1_dot_vae__service__pb2.EncodeStreamRequest.SerializeToString,
+                response_deserializer=vae_dot_v1_dot_vae__service__pb2.EncodeStreamResponse.FromString,
+                _registered_method=True)
+        self.DecodeStream = channel.stream_stream(
+                '/vae.v1.VaeService/DecodeStream',
+                request_serializer=vae_dot_v1_dot_vae__service__pb2.DecodeStreamRequest.SerializeToString,
+                response_deserializer=vae_dot_v1_dot_vae__service__pb2.DecodeStreamResponse.FromString,
+                _registered_method=True)
 
 
 class VaeServiceServicer:
@@ -84,6 +99,29 @@ class VaeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SampleStream(self, request, context):
+        """Draws any number of samples, in chunks that come as fast as the client reads them.
+        A stream that broke goes on in a new call with the start_index after the last item that arrived.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EncodeStream(self, request_iterator, context):
+        """Encode for many requests: answered in their order, with several of them in work at a time.
+        A request at fault ends the stream with its error, after the answers to those before it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecodeStream(self, request_iterator, context):
+        """Decode for many requests, as EncodeStream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VaeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -101,6 +139,21 @@ def add_VaeServiceServicer_to_server(servicer, server):
                     servicer.Decode,
                     request_deserializer=vae_dot_v1_dot_vae__service__pb2.DecodeRequest.FromString,
                     response_serializer=vae_dot_v1_dot_vae__service__pb2.DecodeResponse.SerializeToString,
+            ),
+            'SampleStream': grpc.unary_stream_rpc_method_handler(
+                    servicer.SampleStream,
+                    request_deserializer=vae_dot_v1_dot_vae__service__pb2.SampleStreamRequest.FromString,
+                    response_serializer=vae_dot_v1_dot_vae__service__pb2.SampleStreamResponse.SerializeToString,
+            ),
+            'EncodeStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.EncodeStream,
+                    request_deserializer=vae_dot_v1_dot_vae__service__pb2.EncodeStreamRequest.FromString,
+                    response_serializer=vae_dot_v1_dot_vae__service__pb2.EncodeStreamResponse.SerializeToString,
+            ),
+            'DecodeStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.DecodeStream,
+                    request_deserializer=vae_dot_v1_dot_vae__service__pb2.DecodeStreamRequest.FromString,
+                    response_serializer=vae_dot_v1_dot_vae__service__pb2.DecodeStreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -188,6 +241,87 @@ class VaeService:
             '/vae.v1.VaeService/Decode',
             vae_dot_v1_dot_vae__service__pb2.DecodeRequest.SerializeToString,
             vae_dot_v1_dot_vae__service__pb2.DecodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SampleStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/vae.v1.VaeService/SampleStream',
+            vae_dot_v1_dot_vae__service__pb2.SampleStreamRequest.SerializeToString,
+            vae_dot_v1_dot_vae__service__pb2.SampleStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EncodeStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/vae.v1.VaeService/EncodeStream',
+            vae_dot_v1_dot_vae__service__pb2.EncodeStreamRequest.SerializeToString,
+            vae_dot_v1_dot_vae__service__pb2.EncodeStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecodeStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/vae.v1.VaeService/DecodeStream',
+            vae_dot_v1_dot_vae__service__pb2.DecodeStreamRequest.SerializeToString,
+            vae_dot_v1_dot_vae__service__pb2.DecodeStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

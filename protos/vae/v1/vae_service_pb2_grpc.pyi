@@ -49,6 +49,16 @@ class VaeServiceStub:
     """Computes the parameters of the posterior q(z given x), and on request draws latents from it."""
     Decode: _grpc.UnaryUnaryMultiCallable[_vae_service_pb2.DecodeRequest, _vae_service_pb2.DecodeResponse]
     """Computes the mean of the likelihood p(x given z)."""
+    SampleStream: _grpc.UnaryStreamMultiCallable[_vae_service_pb2.SampleStreamRequest, _vae_service_pb2.SampleStreamResponse]
+    """Draws any number of samples, in chunks that come as fast as the client reads them.
+    A stream that broke goes on in a new call with the start_index after the last item that arrived.
+    """
+    EncodeStream: _grpc.StreamStreamMultiCallable[_vae_service_pb2.EncodeStreamRequest, _vae_service_pb2.EncodeStreamResponse]
+    """Encode for many requests: answered in their order, with several of them in work at a time.
+    A request at fault ends the stream with its error, after the answers to those before it.
+    """
+    DecodeStream: _grpc.StreamStreamMultiCallable[_vae_service_pb2.DecodeStreamRequest, _vae_service_pb2.DecodeStreamResponse]
+    """Decode for many requests, as EncodeStream."""
 
 @_typing.type_check_only
 class VaeServiceAsyncStub(VaeServiceStub):
@@ -67,6 +77,16 @@ class VaeServiceAsyncStub(VaeServiceStub):
     """Computes the parameters of the posterior q(z given x), and on request draws latents from it."""
     Decode: _aio.UnaryUnaryMultiCallable[_vae_service_pb2.DecodeRequest, _vae_service_pb2.DecodeResponse]  # type: ignore[assignment]
     """Computes the mean of the likelihood p(x given z)."""
+    SampleStream: _aio.UnaryStreamMultiCallable[_vae_service_pb2.SampleStreamRequest, _vae_service_pb2.SampleStreamResponse]  # type: ignore[assignment]
+    """Draws any number of samples, in chunks that come as fast as the client reads them.
+    A stream that broke goes on in a new call with the start_index after the last item that arrived.
+    """
+    EncodeStream: _aio.StreamStreamMultiCallable[_vae_service_pb2.EncodeStreamRequest, _vae_service_pb2.EncodeStreamResponse]  # type: ignore[assignment]
+    """Encode for many requests: answered in their order, with several of them in work at a time.
+    A request at fault ends the stream with its error, after the answers to those before it.
+    """
+    DecodeStream: _aio.StreamStreamMultiCallable[_vae_service_pb2.DecodeStreamRequest, _vae_service_pb2.DecodeStreamResponse]  # type: ignore[assignment]
+    """Decode for many requests, as EncodeStream."""
 
 class VaeServiceServicer(metaclass=_abc_1.ABCMeta):
     """Draws samples, encodes observations and decodes latents.
@@ -100,5 +120,33 @@ class VaeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_vae_service_pb2.DecodeResponse, _abc.Awaitable[_vae_service_pb2.DecodeResponse]]:
         """Computes the mean of the likelihood p(x given z)."""
+
+    @_abc_1.abstractmethod
+    def SampleStream(
+        self,
+        request: _vae_service_pb2.SampleStreamRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_vae_service_pb2.SampleStreamResponse], _abc.AsyncIterator[_vae_service_pb2.SampleStreamResponse]]:
+        """Draws any number of samples, in chunks that come as fast as the client reads them.
+        A stream that broke goes on in a new call with the start_index after the last item that arrived.
+        """
+
+    @_abc_1.abstractmethod
+    def EncodeStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_vae_service_pb2.EncodeStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_vae_service_pb2.EncodeStreamResponse], _abc.AsyncIterator[_vae_service_pb2.EncodeStreamResponse]]:
+        """Encode for many requests: answered in their order, with several of them in work at a time.
+        A request at fault ends the stream with its error, after the answers to those before it.
+        """
+
+    @_abc_1.abstractmethod
+    def DecodeStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_vae_service_pb2.DecodeStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_vae_service_pb2.DecodeStreamResponse], _abc.AsyncIterator[_vae_service_pb2.DecodeStreamResponse]]:
+        """Decode for many requests, as EncodeStream."""
 
 def add_VaeServiceServicer_to_server(servicer: VaeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

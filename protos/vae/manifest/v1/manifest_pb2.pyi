@@ -32,9 +32,11 @@ class _GraphKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GraphKind.V
     GRAPH_KIND_ENCODER: _GraphKind.ValueType  # 1
     """observations, noise [, label] -> latents, mean, log_variance."""
     GRAPH_KIND_DECODER: _GraphKind.ValueType  # 2
-    """latents [, label] -> observations."""
+    """latents [, label] -> observations, observations_uint8 (level k stands for k / 255 of the value range)."""
     GRAPH_KIND_PRIOR: _GraphKind.ValueType  # 3
     """noise [, label] -> latents."""
+    GRAPH_KIND_ENCODER_UINT8: _GraphKind.ValueType  # 4
+    """observations_uint8, noise [, label] -> latents, mean, log_variance."""
 
 class GraphKind(_GraphKind, metaclass=_GraphKindEnumTypeWrapper):
     """What a graph computes."""
@@ -44,9 +46,11 @@ GRAPH_KIND_UNSPECIFIED: GraphKind.ValueType  # 0
 GRAPH_KIND_ENCODER: GraphKind.ValueType  # 1
 """observations, noise [, label] -> latents, mean, log_variance."""
 GRAPH_KIND_DECODER: GraphKind.ValueType  # 2
-"""latents [, label] -> observations."""
+"""latents [, label] -> observations, observations_uint8 (level k stands for k / 255 of the value range)."""
 GRAPH_KIND_PRIOR: GraphKind.ValueType  # 3
 """noise [, label] -> latents."""
+GRAPH_KIND_ENCODER_UINT8: GraphKind.ValueType  # 4
+"""observations_uint8, noise [, label] -> latents, mean, log_variance."""
 Global___GraphKind: _TypeAlias = GraphKind  # noqa: Y015
 
 @_typing.final

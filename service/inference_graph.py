@@ -1,0 +1,135 @@
+"""One graph of a model version as a model of the Open Inference Protocol."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from inference import inference_service_pb2 as pb
+from numpy.typing import NDArray
+
+from service.errors import InvalidRequest
+from service.inference_tensors import Input, type_of
+from service.model import Model
+from service.sampling import new_seed
+from service.transport import Call
+
+Arrays = dict[str, NDArray[Any]]
+_NOISE: Final = "noise"
+_DRAWN: Final = "latents"  # the one output of an encoder that depends on its noise
+_UNSERVED: Final = {"classification", "shared_memory_region"}  # they would change an output
+_INT64_MAX: Final = 2**63 - 1
+_UINT64_MAX: Final = 2**64 - 1
+
+
+class ServedGraph:
+    """A graph, and whatever is the same for every request to it.
+
+    name: "NAME.encoder", "NAME.decoder" or "NAME.prior". version: as the wire has it. optional:
+    inputs that a request may leave out.
+    """
+
+    def __init__(self, model: Model, kind: str, max_items: int) -> None:
+        self.model = model
+        self.kind = kind
+        self.name = f"{model.version.name}.{kind}"
+        self.version = str(model.version.version)
+        graph = model.version.graphs[kind]
+        self.inputs = {spec.name: Input(spec, max_items) for spec in graph.inputs}
+        self.outputs = {spec.name: spec for spec in graph.outputs}
+        self.optional = {_NOISE} if kind == "encoder" else set()
+        self._all_outputs = tuple(self.outputs)
+        # Of a bounded size: whoever sends requests of many sizes must not fill the memory.
+        self._head = lru_cache(maxsize=256)(self._make_head)
+
+    async def infer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
+        """Runs the graph. Raises the errors of `service.errors`."""
+        outputs = self._requested(request) if request.outputs else self._all_outputs
+        inputs = self._read(request)
+        seed = _read_seed(request) if request.parameters else None
+        items = len(next(iter(inputs.values())))
+        if len(inputs) < len(self.inputs):  # the noise was left out
+            if seed is None and _DRAWN in outputs:
+                seed = new_seed()
+            inputs[_NOISE] = self.model.encoder_noise(seed, 0, items)
+        elif seed is not None:
+            raise InvalidRequest("parameters.seed", "is only used for noise that is left out")
+        arrays = await self.model.run(self.kind, inputs, call.deadline)
+        response = pb.ModelInferResponse.FromString(self._head(items, outputs))
+        for name in outputs:
+            response.raw_output_contents.append(arrays[name].tobytes())
+        if request.id:
+            response.id = request.id
+        if seed is not None:
+            parameter = response.parameters["seed"]
+            if seed > _INT64_MAX:
+                parameter.uint64_param = seed
+            else:
+                parameter.int64_param = seed
+        return response
+
+    def _make_head(self, items: int, outputs: tuple[str, ...]) -> bytes:
+        """A serialized response to so many items, without what differs between requests."""
+        head = pb.ModelInferResponse(model_name=self.name, model_version=self.version)
+        for name in outputs:
+            spec = self.outputs[name]
+            head.outputs.add(name=name, datatype=type_of(spec).name, shape=(items, *spec.shape))
+        return head.SerializeToString()
+
+    def _requested(self, request: pb.ModelInferRequest) -> tuple[str, ...]:
+        names: list[str] = []
+        for output in request.outputs:
+            name = output.name
+            if name not in self.outputs or name in names:
+                raise InvalidRequest("outputs", f"expected {', '.join(self.outputs)}, each once")
+            if output.parameters:
+                for parameter in _UNSERVED & set(output.parameters):
+                    raise InvalidRequest(f"outputs.{name}", f"{parameter} is not served")
+            names.append(name)
+        return tuple(names)
+
+    def _read(self, request: pb.ModelInferRequest) -> Arrays:
+        raw, given = request.raw_input_contents, request.inputs
+        has_raw = len(raw) > 0
+        if has_raw and len(raw) != len(given):
+            raise InvalidRequest(
+                "raw_input_contents", f"expected {len(given)}, as there are inputs, not {len(raw)}"
+            )
+        arrays: Arrays = {}
+        for index, tensor in enumerate(given):
+            name = tensor.name
+            reader = self.inputs.get(name)
+            if reader is None or name in arrays:
+                raise InvalidRequest("inputs", f"expected {self._expected()}, each once")
+            arrays[name] = reader.read(tensor, raw[index] if has_raw else None)
+        if len(arrays) < len(self.inputs):
+            missing = sorted(self.inputs.keys() - arrays.keys() - self.optional)
+            if missing:
+                text = f"expected {self._expected()}; {missing[0]} is missing"
+                raise InvalidRequest("inputs", text)
+        self._check(arrays)
+        return arrays
+
+    def _check(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        if len(arrays) > 1 and len({len(array) for array in arrays.values()}) > 1:
+            raise InvalidRequest("inputs", "expected the same number of items in all")
+        if "observations" in arrays:
+            self.model.check_observations(arrays["observations"])
+        if "label" in arrays:
+            self.model.check_labels(arrays["label"].tolist(), "label.data")
+
+    def _expected(self) -> str:
+        names = (f"{name} (optional)" if name in self.optional else name for name in self.inputs)
+        return ", ".join(names)
+
+
+def _read_seed(request: pb.ModelInferRequest) -> int | None:
+    if "seed" not in request.parameters:
+        return None
+    parameter = request.parameters["seed"]
+    choice = parameter.WhichOneof("parameter_choice")
+    seed = getattr(parameter, choice) if choice in ("int64_param", "uint64_param") else -1
+    if seed < 0:
+        raise InvalidRequest(
+            "parameters.seed", f"expected an int64_param or uint64_param, 0 to {_UINT64_MAX}"
+        )
+    return int(seed)

@@ -1,0 +1,160 @@
+"""How RPCs arrive and leave; knows no VAE.
+
+The seam: `Method`s go in, a `Transport` serves them. `public` is grpc's asyncio server, `lean` a
+loop over the C core's completion queue; handlers know nothing of which one runs them.
+"""
+
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from service.completion import Completion
+from service.errors import InferenceFailed, InvalidRequest, ServiceError
+from service.logs import Logger
+from service.status import status_of
+
+DETAILS_KEY = "grpc-status-details-bin"
+Handler = Coroutine[Completion[Any], None, Message]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a handler knows of its RPC. deadline: seconds of time.monotonic, or None."""
+
+    deadline: float | None
+
+
+class Stream(Protocol):
+    """An RPC with many messages. A handler awaits both; either raises Cancelled with the RPC."""
+
+    call: Call
+
+    def receive(self) -> Completion[Message | None]:
+        """The next request; None when the client has sent all."""
+        ...
+
+    def send(self, response: Message) -> Completion[None]:
+        """Sends a response; done when there is room for the next, so that memory stays bounded."""
+        ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """A unary method. handler raises ServiceError."""
+
+    service: str
+    name: str
+    request_type: type[Message]
+    handler: Callable[[Any, Call], Handler]
+    path: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", f"{self.service}/{self.name}")
+
+
+@dataclass(frozen=True)
+class StreamMethod:
+    """A method with streams on one or both sides. handler raises ServiceError."""
+
+    service: str
+    name: str
+    request_type: type[Message]
+    handler: Callable[[Stream], Coroutine[Completion[Any], None, None]]
+    path: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", f"{self.service}/{self.name}")
+
+
+class CallObserver(Protocol):
+    """What a transport reports of every finished RPC, for metrics."""
+
+    def call_done(self, method: str, code: str, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class TransportOptions:
+    """address: "HOST:PORT"; port 0 takes a free one. max_message_bytes: both ways.
+
+    reuse_port: whether other processes may listen on the port too; if not, one in use is an error.
+    """
+
+    address: str
+    reuse_port: bool = False
+    max_message_bytes: int = 64 * 2**20
+
+    def arguments(self) -> tuple[tuple[str, int], ...]:
+        """grpc's channel arguments."""
+        return (
+            ("grpc.max_receive_message_length", self.max_message_bytes),
+            ("grpc.max_send_message_length", self.max_message_bytes),
+            ("grpc.max_connection_age_ms", 300_000),  # clients look for new replicas
+            ("grpc.max_connection_age_grace_ms", 30_000),
+            ("grpc.max_concurrent_streams", 1024),
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            ("grpc.so_reuseport", int(self.reuse_port)),
+        )
+
+
+class Transport(Protocol):
+    """A server of methods."""
+
+    name: str
+    port: int  # once it listens
+
+    def add(self, methods: Sequence[Method | StreamMethod]) -> None:
+        """Serves methods; before start()."""
+        ...
+
+    async def start(self) -> None:
+        """Listens. Raises OSError if the address cannot be had. On asyncio's loop, as stop() is."""
+        ...
+
+    async def stop(self, grace: float) -> None:
+        """Refuses new RPCs, waits at most grace seconds for running ones, then cancels them.
+
+        Clients that know the connection are told to go elsewhere; what they send meanwhile never
+        started here, so their library sends it again by itself. Can be called again.
+        """
+        ...
+
+    def when_idle(self, callback: Callable[[], bool]) -> None:
+        """Calls back as soon as no arrived message waits to be read; again while it returns True.
+
+        From any thread. callback runs on the thread that reads messages, so it must be quick.
+        """
+        ...
+
+
+def parse(kind: type[Message], data: bytes) -> Message:
+    """The message of data. Raises InvalidRequest if it is none."""
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        name = kind.DESCRIPTOR.full_name
+        raise InvalidRequest("request", f"expected the bytes of a {name}") from error
+
+
+def failure(error: BaseException, path: str, log: Logger) -> tuple[grpc.StatusCode, str, bytes]:
+    """Code, text and details of a handler's error; what is ours to mend goes into the log."""
+    if not isinstance(error, ServiceError):
+        # The boundary of the RPC: the caller learns nothing internal, the log all.
+        failed = InferenceFailed("the request failed; the service's log says why")
+        failed.__cause__ = error
+        error = failed
+    code, text, details = status_of(error)
+    if code is grpc.StatusCode.INTERNAL:
+        log.error("request_failed", method=path, exc_info=error)
+    return code, text, details
+
+
+def monotonic_deadline(remaining: float | None) -> float | None:
+    """Seconds that remain, as a deadline of time.monotonic."""
+    return None if remaining is None else time.monotonic() + remaining

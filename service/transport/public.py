@@ -1,0 +1,184 @@
+"""The transport on grpc's public asyncio server."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+from grpc import aio
+
+from service.completion import Completion, Task
+from service.errors import Cancelled
+from service.logs import Logger
+from service.transport import (
+    DETAILS_KEY,
+    Call,
+    CallObserver,
+    Method,
+    StreamMethod,
+    TransportOptions,
+    failure,
+    monotonic_deadline,
+    parse,
+)
+
+T = TypeVar("T")
+_END: Any = aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
+
+
+class PublicTransport:
+    """See `service.transport.Transport`."""
+
+    name = "public"
+
+    def __init__(self, options: TransportOptions, observer: CallObserver, log: Logger) -> None:
+        self._observer = observer
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._server = aio.server(options=options.arguments())
+        self._address = options.address
+        self.port = 0
+
+    def add(self, methods: Sequence[Method | StreamMethod]) -> None:
+        """See Transport."""
+        by_service: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
+        for method in methods:
+            # Nothing is (de)serialized by grpc, so that we can answer what cannot be parsed.
+            if isinstance(method, Method):
+                handler = grpc.unary_unary_rpc_method_handler(self._unary(method))
+            else:
+                handler = grpc.stream_stream_rpc_method_handler(self._stream(method))
+            by_service.setdefault(method.service, {})[method.name] = handler
+        self._server.add_generic_rpc_handlers(
+            tuple(
+                grpc.method_handlers_generic_handler(service, handlers)
+                for service, handlers in by_service.items()
+            )
+        )
+
+    async def start(self) -> None:
+        """See Transport."""
+        try:
+            self.port = self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {self._address}: is the port in use?") from error
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """See Transport."""
+        await self._server.stop(grace)
+
+    def when_idle(self, callback: Callable[[], bool]) -> None:
+        """See Transport. asyncio reads what has arrived before it runs what was called soon."""
+
+        def call() -> None:
+            if callback():
+                self._loop.call_soon(call)
+
+        self._loop.call_soon_threadsafe(call)
+
+    def _unary(self, method: Method) -> Callable[[Any, Any], Awaitable[bytes]]:
+        async def serve(data: bytes, context: Any) -> bytes:
+            call = Call(monotonic_deadline(context.time_remaining()))
+
+            async def handle() -> bytes:
+                response = await method.handler(parse(method.request_type, data), call)
+                return response.SerializeToString()
+
+            return await self._answer(method.path, handle(), context)
+
+        return serve
+
+    def _stream(self, method: StreamMethod) -> Callable[[Any, Any], Awaitable[None]]:
+        async def serve(_: Any, context: Any) -> None:
+            stream = _Stream(context, method.request_type, self._loop)
+            await self._answer(method.path, method.handler(stream), context)
+
+        return serve
+
+    async def _answer(
+        self, path: str, handler: Coroutine[Completion[Any], None, T], context: Any
+    ) -> T:
+        """Runs a handler; asyncio waits meanwhile, and cancels it when the client goes."""
+        started = time.monotonic()
+        code = grpc.StatusCode.CANCELLED
+        ended: asyncio.Future[T] = self._loop.create_future()
+
+        def settle(value: T | None, error: BaseException | None) -> None:
+            if ended.done():
+                return  # cancelled
+            if error is None:
+                ended.set_result(value)  # type: ignore[arg-type]  # it ended without an error
+            else:
+                ended.set_exception(error)
+
+        def finish(value: T | None, error: BaseException | None) -> None:  # on any thread
+            self._loop.call_soon_threadsafe(settle, value, error)
+
+        task = Task(handler, finish)
+        task.step()
+        try:
+            value = await ended
+            code = grpc.StatusCode.OK
+            return value
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        except Exception as error:
+            code, text, details = failure(error, path, self._log)
+            context.set_trailing_metadata(((DETAILS_KEY, details),))
+            await context.abort(code, text)
+            raise AssertionError("abort raises") from error
+        finally:
+            self._observer.call_done(path, code.name, time.monotonic() - started)
+
+
+class _Stream:
+    """See `service.transport.Stream`."""
+
+    def __init__(
+        self, context: Any, request_type: type[Message], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.call = Call(monotonic_deadline(context.time_remaining()))
+        self._context = context
+        self._request_type = request_type
+        self._loop = loop
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def receive(self) -> Completion[Message | None]:
+        """See Stream."""
+
+        async def read() -> Message | None:
+            data = await self._context.read()
+            return None if data is _END else parse(self._request_type, data)
+
+        return self._complete(read())
+
+    def send(self, response: Message) -> Completion[None]:
+        """See Stream."""
+        return self._complete(self._context.write(response.SerializeToString()))
+
+    def _complete(self, operation: Coroutine[Any, Any, T]) -> Completion[T]:
+        """Runs a coroutine of asyncio; from any thread."""
+        completion: Completion[T] = Completion()
+
+        async def settle() -> None:
+            try:
+                completion.settle(await operation)
+            except asyncio.CancelledError:
+                completion.cancel()
+                raise
+            except (aio.AioRpcError, aio.BaseError, aio.UsageError):
+                completion.settle(error=Cancelled("the caller is gone"))
+            except Exception as error:  # noqa: BLE001 - the handler gets it
+                completion.settle(error=error)
+
+        def begin() -> None:
+            task = self._loop.create_task(settle())
+            self._tasks.add(task)  # asyncio itself holds tasks weakly
+            task.add_done_callback(self._tasks.discard)
+
+        self._loop.call_soon_threadsafe(begin)
+        return completion

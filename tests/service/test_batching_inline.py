@@ -1,0 +1,109 @@
+"""The batcher on the caller's thread: woken when its queue fills, one batch for each call."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from service.batching import Arrays, Batcher, BatchingOptions, Entry
+from service.errors import Draining
+
+
+class Observer:
+    """Counts nothing."""
+
+    def batch_done(self, items: int, padding: int, requests: int, seconds: float) -> None: ...
+    def batch_failed(self, requests: int) -> None: ...
+    def entry_started(self, queue_delay: float) -> None: ...
+    def entries_cancelled(self, count: int) -> None: ...
+    def entry_rejected(self, reason: str) -> None: ...
+
+
+class Bench:
+    """An inline batcher of batches up to 4, and what happened to it."""
+
+    def __init__(self) -> None:
+        self.woken: list[Callable[[], bool]] = []
+        self.batches: list[list[float]] = []
+        self.answers: dict[float, list[float]] = {}
+        options = BatchingOptions(buckets=(1, 2, 4), max_queue_items=100)
+        self.batcher = Batcher(self.run, options, Observer(), wake=self.woken.append)
+
+    def run(self, inputs: Arrays) -> Arrays:
+        rows = inputs["x"]
+        self.batches.append([float(row) for row in rows])
+        return {"y": rows * 10}
+
+    def submit(self, *rows: float) -> None:
+        def done(entry: Entry) -> None:
+            assert entry.outputs is not None
+            self.answers[rows[0]] = [float(value) for value in entry.outputs["y"]]
+
+        self.batcher.submit({"x": np.array(rows)}, len(rows), done)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_nothing_runs_before_it_is_called(bench: Bench) -> None:
+    bench.submit(1)
+
+    assert bench.batches == []
+    assert len(bench.woken) == 1
+
+
+def test_requests_that_wait_run_together(bench: Bench) -> None:
+    bench.submit(1)
+    bench.submit(2)
+
+    assert bench.woken[0]() is False
+    assert bench.batches == [[1, 2]]
+    assert bench.answers == {1: [10], 2: [20]}
+
+
+def test_only_the_first_of_those_that_wait_wakes(bench: Bench) -> None:
+    bench.submit(1)
+    bench.submit(2)
+    bench.woken[0]()
+    bench.submit(3)
+
+    assert len(bench.woken) == 2
+
+
+def test_a_full_batch_runs_at_once(bench: Bench) -> None:
+    for row in (1, 2, 3, 4):
+        bench.submit(row)
+
+    assert bench.batches == [[1, 2, 3, 4]]
+
+
+def test_what_a_full_batch_leaves_is_not_forgotten(bench: Bench) -> None:
+    bench.submit(1, 2, 3, 4, 5, 6)
+
+    assert bench.batches == [[1, 2, 3, 4]]
+    assert bench.woken[0]() is False
+    assert bench.answers == {1: [10, 20, 30, 40, 50, 60]}
+
+
+def test_it_says_when_more_waits(bench: Bench) -> None:
+    bench.submit(*range(1, 11))
+
+    assert bench.woken[0]() is True
+    assert bench.woken[0]() is False
+    assert len(bench.answers[1]) == 10
+
+
+def test_a_call_without_anything_to_do_is_harmless(bench: Bench) -> None:
+    assert bench.batcher.run_due() is False
+    assert bench.batches == []
+
+
+def test_drain_runs_what_waits_and_closes_the_door(bench: Bench) -> None:
+    bench.submit(1)
+    bench.batcher.drain()
+
+    assert bench.answers == {1: [10]}
+    with pytest.raises(Draining):
+        bench.submit(2)

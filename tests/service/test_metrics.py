@@ -1,0 +1,141 @@
+"""What Prometheus sees: names, labels and values."""
+
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from service.metrics import Metrics
+
+GRAPH = {"model": "digits", "graph": "decoder"}
+LABELS = {
+    "vae_requests": {"method", "code"},
+    "vae_request_duration_seconds": {"method"},
+    "vae_queue_delay_seconds": {"model", "graph"},
+    "vae_batch_items": {"model", "graph"},
+    "vae_batch_duration_seconds": {"model", "graph"},
+    "vae_padding_items": {"model", "graph"},
+    "vae_failed": {"model", "graph"},
+    "vae_rejected": {"model", "graph", "reason"},
+    "vae_cancelled": {"model", "graph"},
+    "vae_queue_items": {"model", "graph"},
+    "vae_model_info": {"model", "version", "digest", "provider"},
+    "vae_model_load_seconds": {"model", "version"},
+}
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """The metrics of a service with one graph, that answered one request."""
+    metrics = Metrics()
+    metrics.model_loaded("digits", 3, "abc", "CPUExecutionProvider", 1.5)
+    metrics.queue("digits", "decoder", lambda: 7)
+    metrics.call_done("vae.v1.VaeService/Decode", "OK", 0.02)
+    observer = metrics.observer("digits", "decoder")
+    observer.entry_started(0.002)
+    observer.batch_done(items=5, padding=3, requests=2, seconds=0.004)
+    observer.batch_failed(4)
+    observer.entries_cancelled(2)
+    observer.entry_rejected("queue_full")
+    return metrics
+
+
+def scrape(metrics: Metrics) -> Iterator[tuple[str, str, Sample]]:
+    """Family, type and sample of every line that is not about the process."""
+    for family in text_string_to_metric_families(generate_latest(metrics.registry).decode()):
+        for sample in family.samples:
+            if not family.name.startswith("process_") and not sample.name.endswith("_created"):
+                yield family.name, family.type, sample
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_the_families_and_their_labels_are_those_of_the_dashboards(metrics: Metrics) -> None:
+    found: dict[str, set[str]] = {}
+    for family, _, sample in scrape(metrics):
+        found.setdefault(family, set()).update(set(sample.labels) - {"le"})
+    assert found == LABELS
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("vae_batch_items_sum", 5.0),
+        ("vae_batch_items_count", 1.0),
+        ("vae_batch_duration_seconds_count", 1.0),
+        ("vae_batch_duration_seconds_sum", 0.004),
+        ("vae_queue_delay_seconds_sum", 0.002),
+        ("vae_padding_items_total", 3.0),
+        ("vae_failed_total", 4.0),
+        ("vae_cancelled_total", 2.0),
+        ("vae_queue_items", 7.0),
+    ],
+)
+def test_a_batcher_is_seen_by_model_and_graph(metrics: Metrics, name: str, expected: float) -> None:
+    assert value(metrics, name, **GRAPH) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"), [("queue_full", 1.0), ("draining", 0.0), ("expired", 0.0)]
+)
+def test_rejections_are_counted_by_reason_from_0_on(
+    metrics: Metrics, reason: str, expected: float
+) -> None:
+    assert value(metrics, "vae_rejected_total", **GRAPH, reason=reason) == expected
+
+
+def test_finished_requests_are_counted_by_method_and_code(metrics: Metrics) -> None:
+    method = "vae.v1.VaeService/Decode"
+    metrics.call_done(method, "RESOURCE_EXHAUSTED", 0.01)
+    assert value(metrics, "vae_requests_total", method=method, code="OK") == 1.0
+    assert value(metrics, "vae_requests_total", method=method, code="RESOURCE_EXHAUSTED") == 1.0
+    assert value(metrics, "vae_request_duration_seconds_count", method=method) == 2.0
+
+
+def test_a_served_version_is_seen_with_its_digest_and_provider(metrics: Metrics) -> None:
+    labels = {"model": "digits", "version": "3"}
+    assert value(metrics, "vae_model_load_seconds", **labels) == 1.5
+    assert (
+        value(metrics, "vae_model_info", **labels, digest="abc", provider="CPUExecutionProvider")
+        == 1.0
+    )
+
+
+def test_the_length_of_a_queue_is_read_at_every_scrape() -> None:
+    metrics, lengths = Metrics(), iter([4, 9])
+    metrics.queue("digits", "decoder", lambda: next(lengths))
+    assert value(metrics, "vae_queue_items", **GRAPH) == 4.0
+    assert value(metrics, "vae_queue_items", **GRAPH) == 9.0
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        ("vae_requests", "counter"),
+        ("vae_request_duration_seconds", "histogram"),
+        ("vae_queue_items", "gauge"),
+        ("vae_model_info", "gauge"),
+    ],
+)
+def test_a_family_has_its_type(metrics: Metrics, family: str, kind: str) -> None:
+    assert {found for name, found, _ in scrape(metrics) if name == family} == {kind}
+
+
+@pytest.mark.parametrize("reason", ["", "models/evil", 'x"} 1'])
+def test_an_unknown_reason_makes_no_time_series(metrics: Metrics, reason: str) -> None:
+    before = generate_latest(metrics.registry).count(b"vae_rejected_total")
+    with pytest.raises(KeyError):
+        metrics.observer("digits", "decoder").entry_rejected(reason)
+    assert generate_latest(metrics.registry).count(b"vae_rejected_total") == before
+
+
+def test_the_process_is_seen(metrics: Metrics) -> None:
+    assert b"process_cpu_seconds_total" in generate_latest(metrics.registry)
+
+
+def test_two_services_in_one_process_do_not_share_their_metrics(metrics: Metrics) -> None:
+    assert value(Metrics(), "vae_model_load_seconds", model="digits", version="3") is None

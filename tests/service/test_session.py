@@ -1,0 +1,167 @@
+"""onnxruntime sessions: providers, threads, refusals, and runs of real graphs."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from service.repository import Graph, read_repository
+from service.session import (
+    CPU,
+    CUDA,
+    GraphError,
+    ProviderError,
+    Session,
+    SessionOptions,
+    choose_provider,
+    cpu_quota,
+)
+
+ON_CPU = SessionOptions(CPU, threads=1)
+
+
+@pytest.fixture(scope="module")
+def graphs(digits_repository: Path) -> Mapping[str, Graph]:
+    """The graphs of the digits model."""
+    return read_repository(digits_repository)[0].graphs
+
+
+@pytest.fixture(scope="module")
+def encoder(graphs: Mapping[str, Graph]) -> Session:
+    return Session(graphs["encoder"].content, graphs["encoder"].output_names, ON_CPU)
+
+
+@pytest.fixture(scope="module")
+def decoder(graphs: Mapping[str, Graph]) -> Session:
+    return Session(graphs["decoder"].content, graphs["decoder"].output_names, ON_CPU)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal(shape, np.float32)
+
+
+@pytest.mark.parametrize("items", [1, 2, 7, 64])
+def test_a_decoder_gives_an_observation_for_every_latent(decoder: Session, items: int) -> None:
+    outputs = decoder.run({"latents": normal(items, 8)})
+    assert list(outputs) == ["observations", "observations_uint8"]
+    assert (outputs["observations"].shape, outputs["observations"].dtype) == (
+        (items, 1, 8, 8),
+        np.float32,
+    )
+
+
+def test_an_encoder_draws_latents_from_its_posterior_with_the_given_noise(
+    encoder: Session,
+) -> None:
+    noise = normal(5, 8)
+    outputs = encoder.run({"observations": np.full((5, 1, 8, 8), 0.5, np.float32), "noise": noise})
+    expected = outputs["mean"] + np.exp(outputs["log_variance"] / 2) * noise
+    np.testing.assert_allclose(outputs["latents"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_item_does_not_depend_on_its_batch(decoder: Session) -> None:
+    latents = normal(16, 8)
+    together = decoder.run({"latents": latents})["observations"]
+    alone = decoder.run({"latents": latents[3:4]})["observations"]
+    np.testing.assert_allclose(together[3:4], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_a_session_gives_the_outputs_that_were_asked_for(graphs: Mapping[str, Graph]) -> None:
+    session = Session(graphs["encoder"].content, ["log_variance", "mean"], ON_CPU)
+    inputs = {spec.name: spec.zeros(2) for spec in graphs["encoder"].inputs}
+    assert list(session.run(inputs)) == ["log_variance", "mean"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not ONNX", bytes(1000)])
+def test_a_file_that_is_not_onnx_is_refused(content: bytes) -> None:
+    with pytest.raises(GraphError, match=f"^{CPU} cannot load the graph: "):
+        Session(content, ["observations"], ON_CPU)
+
+
+def test_a_cut_graph_is_refused(graphs: Mapping[str, Graph]) -> None:
+    content = graphs["decoder"].content
+    with pytest.raises(GraphError):
+        Session(content[: len(content) // 2], ["observations"], ON_CPU)
+
+
+def test_a_session_reports_its_provider(decoder: Session) -> None:
+    assert decoder.provider == CPU
+
+
+def test_a_provider_that_does_not_come_up_is_refused(graphs: Mapping[str, Graph]) -> None:
+    with pytest.raises(ProviderError, match=f"Other was asked for, {CPU} came up"):
+        Session(graphs["decoder"].content, ["observations"], SessionOptions("Other", 1))
+
+
+@pytest.mark.skipif(CUDA in ort.get_available_providers(), reason="this onnxruntime has CUDA")
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDA")
+def test_a_session_never_falls_back_from_cuda_to_the_cpu(graphs: Mapping[str, Graph]) -> None:
+    with pytest.raises((ProviderError, GraphError), match=CUDA):
+        Session(graphs["decoder"].content, ["observations"], SessionOptions(CUDA, 1))
+
+
+def provide(monkeypatch: pytest.MonkeyPatch, *, cuda: bool, device: bool) -> None:
+    """Lets onnxruntime and the machine look as if they had CUDA, or not."""
+    providers = [CUDA, CPU] if cuda else [CPU]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(os.path, "exists", lambda path: device)
+
+
+def test_cuda_without_its_onnxruntime_is_refused_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    provide(monkeypatch, cuda=False, device=True)
+    with pytest.raises(ProviderError, match="install the extra `service-gpu`"):
+        choose_provider("cuda")
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+@pytest.mark.parametrize("device", [False, True])
+def test_auto_takes_cuda_where_both_onnxruntime_and_the_machine_have_it(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, device: bool
+) -> None:
+    provide(monkeypatch, cuda=cuda, device=device)
+    assert choose_provider("auto") == (CUDA if cuda and device else CPU)
+
+
+def test_cpu_is_taken_even_where_cuda_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    provide(monkeypatch, cuda=True, device=True)
+    assert choose_provider("cpu") == CPU
+
+
+@pytest.mark.parametrize("device", [False, True])
+def test_cuda_is_tried_when_asked_for(monkeypatch: pytest.MonkeyPatch, device: bool) -> None:
+    provide(monkeypatch, cuda=True, device=device)
+    assert choose_provider("cuda") == CUDA
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"),
+    [
+        ("max 100000\n", 8),
+        ("200000 100000\n", 2),
+        ("250000 100000\n", 2),
+        ("50000 100000\n", 1),
+        ("1600000 100000\n", 8),
+        ("300000 50000\n", 6),
+        ("", 8),
+        ("garbage\n", 8),
+        ("two 100000\n", 8),
+    ],
+)
+def test_the_quota_of_a_cgroup_cuts_the_affinity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, cpus: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    (tmp_path / "cpu.max").write_text(text)
+    assert cpu_quota(tmp_path) == cpus
+
+
+def test_without_a_cgroup_the_affinity_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(3)))
+    assert cpu_quota(tmp_path) == 3

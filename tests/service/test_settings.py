@@ -1,0 +1,145 @@
+"""The command line and the VAE_ variables."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings, SettingsError, process_environment, read_settings
+
+NEEDED = ["--repository", "models"]
+
+
+def read(*arguments: str, **environment: str) -> Settings:
+    return read_settings([*NEEDED, *arguments], environment)
+
+
+def test_the_defaults_are_the_documented_ports_and_no_delay() -> None:
+    assert read() == Settings(
+        repository=Path("models"),
+        listen="[::]:8500",
+        metrics_port=9090,
+        provider="auto",
+        threads=0,
+        max_queue_delay_ms=0.0,
+        max_queue_items=4096,
+        max_request_items=4096,
+        drain_delay=0.0,
+        drain_timeout=25.0,
+        log_level="info",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("repository", "/srv/models", Path("/srv/models")),
+        ("listen", "127.0.0.1:0", "127.0.0.1:0"),
+        ("metrics_port", "0", 0),
+        ("metrics_host", "127.0.0.1", "127.0.0.1"),
+        ("reuse_port", "true", True),
+        ("processes", "4", 4),
+        ("provider", "cuda", "cuda"),
+        ("transport", "public", "public"),
+        ("threads", "3", 3),
+        ("max_queue_delay_ms", "1.5", 1.5),
+        ("max_queue_items", "7", 7),
+        ("max_request_items", "9", 9),
+        ("drain_delay", "2.5", 2.5),
+        ("drain_timeout", "0", 0.0),
+        ("log_level", "debug", "debug"),
+    ],
+)
+class TestEverySetting:
+    def test_can_be_given_on_the_command_line(self, name: str, text: str, value: object) -> None:
+        assert getattr(read(f"--{name.replace('_', '-')}", text), name) == value
+
+    def test_can_be_given_as_a_variable(self, name: str, text: str, value: object) -> None:
+        environment = {"VAE_REPOSITORY": "models", f"VAE_{name.upper()}": text}
+        assert getattr(read_settings([], environment), name) == value
+
+
+def test_every_setting_is_covered_by_the_test_above() -> None:
+    mark = TestEverySetting.pytestmark[0]  # type: ignore[attr-defined]
+    assert {name for name, *_ in mark.args[1]} == set(Settings.model_fields)
+
+
+def test_the_command_line_wins_over_a_variable() -> None:
+    assert read("--metrics-port", "1", VAE_METRICS_PORT="2").metrics_port == 1
+
+
+def test_a_variable_that_the_command_line_overrules_may_be_wrong() -> None:
+    assert read("--metrics-port", "1", VAE_METRICS_PORT="none").metrics_port == 1
+
+
+def test_an_unknown_variable_is_an_error_that_names_it() -> None:
+    with pytest.raises(SettingsError, match="VAE_METRIC_PORT is no setting of this service"):
+        read(VAE_METRIC_PORT="9090")
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    assert read(PATH="/bin", VAEPORT="1", MY_VAE_THREADS="many") == read()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--listen", "8500"),
+        ("--listen", "localhost:http"),
+        ("--metrics-port", "65536"),
+        ("--metrics-port", "-1"),
+        ("--metrics-port", "none"),
+        ("--provider", "tpu"),
+        ("--threads", "-1"),
+        ("--threads", "1.5"),
+        ("--max-queue-delay-ms", "-1"),
+        ("--max-queue-delay-ms", "1001"),
+        ("--max-queue-delay-ms", "nan"),
+        ("--max-queue-items", "0"),
+        ("--max-request-items", "0"),
+        ("--drain-delay", "-0.1"),
+        ("--drain-timeout", "soon"),
+        ("--log-level", "loud"),
+    ],
+)
+class TestAWrongValue:
+    def test_gives_one_sentence_that_names_the_option(self, option: str, value: str) -> None:
+        with pytest.raises(SettingsError) as caught:
+            read(f"{option}={value}")
+        assert str(caught.value).startswith(f"{option}: ")
+        assert "\n" not in str(caught.value)
+
+    def test_in_a_variable_names_the_same_option(self, option: str, value: str) -> None:
+        variable = "VAE_" + option.removeprefix("--").replace("-", "_").upper()
+        with pytest.raises(SettingsError, match=f"^{option}: "):
+            read(**{variable: value})
+
+
+def test_a_missing_repository_is_an_error_that_names_the_option() -> None:
+    with pytest.raises(SettingsError, match=r"^--repository: Field required$"):
+        read_settings([], {})
+
+
+def test_an_unknown_option_ends_the_process_with_status_2(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        read("--metric-port=1")
+    assert caught.value.code == 2
+    assert "--metric-port" in capsys.readouterr().err
+
+
+def test_the_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read("--help")
+    text = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')} " in text for name in Settings.model_fields)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        read().metrics_port = 1
+
+
+def test_the_environment_is_that_of_the_process() -> None:
+    assert process_environment() is os.environ

@@ -1,0 +1,165 @@
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+
+import training.__main__
+from training.__main__ import main
+from training.checkpoint import load_run
+from training.presets import presets
+
+FIELDS = ["elbo", "rate", "distortion", "bits_per_dim", "active_units", "log_likelihood"]
+QUICK = ["--smoke", *(f"--set={text}" for text in ("epochs=1", "model.hidden_sizes=16,8"))]
+
+
+def error_of(capsys: pytest.CaptureFixture[str]) -> str:
+    """What went to stderr: one line."""
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"error: .+\n", error)
+    return error
+
+
+def test_list_names_every_preset_with_its_description(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    output = capsys.readouterr().out
+    assert [line for line in output.splitlines() if line in presets()] == list(presets())
+    assert all(preset.description in output for preset in presets().values())
+
+
+def test_fit_writes_a_run_with_the_settings_that_it_was_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "runs" / "small"
+
+    code = main(["fit", "digits-mlp-vae", "--out", str(run), *QUICK])
+
+    assert code == 0
+    config = load_run(run).config
+    assert config.model.hidden_sizes == (16, 8)
+    assert (config.epochs, config.preset) == (1, "digits-mlp-vae")
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
+    output = capsys.readouterr().out
+    assert f"wrote {run}\n" in output
+    assert "ELBO" in output
+
+
+def test_without_a_destination_a_run_is_named_after_its_preset_and_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "digits-mlp-vae", *QUICK]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"digits-mlp-vae-\d{8}-\d{6}", run.name)
+
+
+def test_a_run_has_three_pictures_that_are_not_blank(digits_run: Path) -> None:
+    pictures = {path.name: path for path in digits_run.glob("*.png")}
+    assert sorted(pictures) == ["latent_space.png", "reconstructions.png", "samples.png"]
+    for path in pictures.values():
+        assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+        assert matplotlib.image.imread(path)[..., :3].std() > 0.05
+
+
+def test_evaluate_prints_one_json_object_with_the_numbers_of_the_run(
+    digits_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(digits_run), "--json"]) == 0
+    output = capsys.readouterr().out
+    document = json.loads(output)
+    assert output.count("\n") == 1
+    assert list(document) == FIELDS
+    assert document.pop("log_likelihood") is None
+    assert document["elbo"] == -(document["rate"] + document["distortion"])
+    assert document == pytest.approx(
+        {name: load_run(digits_run).metrics[name] for name in document}
+    )
+
+
+def test_evaluate_prints_a_table_for_people(
+    digits_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(digits_run)]) == 0
+    output = capsys.readouterr().out
+    elbo = load_run(digits_run).metrics["elbo"]
+    assert re.search(rf"ELBO +{elbo:.3f} nats per item", output)
+    assert re.search(r"active units +\d of 8\n", output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["fit", "digits-mlp-vea"], "did you mean 'digits-mlp-vae'\\? `python -m training list`"),
+        (["fit", "xyz"], "unknown preset 'xyz'; `python -m training list` lists them"),
+        (["fit", "digits-mlp-vae", "--set", "epochs"], "--set takes KEY=VALUE, not 'epochs'"),
+        (["fit", "digits-mlp-vae", "--set", "epoch=3"], "unknown setting 'epoch'"),
+        (["fit", "digits-mlp-vae", "--set", "epochs=x"], "epochs must be an integer"),
+        (["fit", "digits-conv-vae", "--set", "model.channels=4,4,4,4"], "halve 8x8 pixels"),
+        (["fit", "mnist-mlp-vae"], r"mnist needs data\.path"),
+        (["fit", "mnist-mlp-vae", "--set", "data.path=nowhere"], "nowhere holds no train-images"),
+        (["fit", "digits-mlp-vae", "--out", "."], r"\. exists"),
+        (["evaluate", "nowhere"], r"cannot read nowhere/run\.json"),
+    ],
+)
+def test_an_input_at_fault_is_exit_code_2_and_one_line(
+    arguments: list[str],
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert re.search(complaint, error_of(capsys))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_run_is_exit_code_2(
+    digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(digits_run, tmp_path / "run")
+    (run / "weights.safetensors").write_bytes(b"")
+    assert main(["evaluate", str(run), "--json"]) == 2
+    assert str(run / "weights.safetensors") in error_of(capsys)
+
+
+def test_a_destination_that_exists_is_refused_before_the_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unexpected(*arguments: object, **options: object) -> None:
+        pytest.fail("the fit began")
+
+    monkeypatch.setattr(training.__main__, "fit", unexpected)
+    assert main(["fit", "digits-mlp-vae", "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path} exists" in error_of(capsys)
+
+
+def test_an_interrupted_fit_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.__main__, "fit", interrupted)
+    assert main(["fit", "digits-mlp-vae", "--out", str(tmp_path / "run")]) == 130
+    assert "interrupted" in error_of(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
+    root = Path(training.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "training", "fit", "unknown"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch(r"error: unknown preset 'unknown'.*\n", done.stderr)
