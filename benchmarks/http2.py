@@ -61,14 +61,11 @@ class Connection:
         }
         self._output = bytearray(frames.PREFACE + frames.settings(ours))
         self._output += _window_update(_WINDOW - 65535)
-        self.flush()
-        while not self._settled:
-            self.receive()
-        if len(self._message) > min(self._window, self._stream_window):
-            raise ConnectionLost(
-                f"a request of {len(self._message)} bytes does not fit the server's window of "
-                f"{min(self._window, self._stream_window)}; this client sends requests whole"
-            )
+        try:
+            self._settle()
+        except ConnectionLost:
+            self.socket.close()
+            raise
         self._template = self._make_template(self._blocks[0])
         self.socket.setblocking(False)
 
@@ -148,6 +145,17 @@ class Connection:
     def close(self) -> None:
         """Close the socket; calls that have not ended are lost."""
         self.socket.close()
+
+    def _settle(self) -> None:
+        """Exchange settings, and refuse what this client cannot send within the server's."""
+        self.flush()
+        while not self._settled:
+            self.receive()
+        if len(self._message) > (limit := min(self._window, self._stream_window)):
+            raise ConnectionLost(
+                f"a request of {len(self._message)} bytes does not fit the server's window of "
+                f"{limit}; this client sends requests whole"
+            )
 
     def _code(self, trailers: bytes, received: float) -> str:
         if trailers not in self._good_trailers:

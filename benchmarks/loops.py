@@ -133,7 +133,7 @@ def open_loop(
             client.submit(due)
             outstanding += 1
             upcoming = next(arrivals, math.inf)
-        if math.isinf(due) and (not outstanding or now > end + window.grace):
+        if math.isinf(due) and (not outstanding or now >= end + window.grace):
             break
         ended = client.poll(min(due, end + window.grace) - now)
         now = clock()

@@ -33,7 +33,8 @@ def measure(
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    (latents,), (observations,) = session.get_inputs(), session.get_outputs()
+    (latents,) = session.get_inputs()
+    observations = next(one for one in session.get_outputs() if one.name == "observations")
     random = np.random.default_rng(0)
     rates: dict[int, float] = {}
     for batch in batches:

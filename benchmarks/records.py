@@ -74,9 +74,9 @@ def medians(records: Iterable[Record]) -> dict[Subject, dict[str, float]]:
 
 
 def comparisons(records: Iterable[Record]) -> list[Comparison]:
-    """Each number of the service beside the same number of each peer."""
+    """Each number of the service beside the same number of each peer, by goal."""
     numbers = _by_round(records)
-    return [
+    lines = [
         _compare(subject, peer, metric, metrics[metric], theirs[metric])
         for subject, metrics in numbers.items()
         if subject.server == SERVICE
@@ -86,6 +86,7 @@ def comparisons(records: Iterable[Record]) -> list[Comparison]:
         if metric in metrics and metric in theirs
         if not (metric == "items/s" and "requests/s" in theirs)  # the same once more
     ]
+    return sorted(lines, key=lambda line: line.subject.goal)
 
 
 def _by_round(records: Iterable[Record]) -> dict[Subject, dict[str, dict[int, float]]]:

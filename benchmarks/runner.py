@@ -150,7 +150,7 @@ def write_results(folder: Path, what: str, results: Results, about: dict[str, An
     stem = f"{about['date'][:10]}-{what}"
     names = [f"{stem}.json", *(f"{stem}-{number}.json" for number in range(2, 1000))]
     path = next(folder / name for name in names if not (folder / name).exists())
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
     return path
 
 

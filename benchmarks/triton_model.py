@@ -32,18 +32,22 @@ class TritonPythonModel:
             parameters["graph"], options, providers=["CPUExecutionProvider"]
         )
         self._input: str = config["input"][0]["name"]
-        self._output: str = config["output"][0]["name"]
+        self._outputs: list[str] = [output["name"] for output in config["output"]]
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One run for all requests that the dynamic batcher brought; a response for each."""
+        """One run for all requests that the dynamic batcher brought; a response for each, with
+        the outputs that it asked for."""
         arrays = [request.inputs()[0].as_numpy() for request in requests]
         batch = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-        (outputs,) = self._session.run([self._output], {self._input: batch})
+        wanted = [request.requested_output_names() for request in requests]
+        union = set().union(*wanted)
+        names = [name for name in self._outputs if name in union]
+        outputs = dict(zip(names, self._session.run(names, {self._input: batch}), strict=True))
         responses = []
         row = 0
-        for array in arrays:
-            rows = outputs[row : row + len(array)]
-            row += len(array)
-            tensor = backend.Tensor(self._output, rows)
-            responses.append(backend.InferenceResponse(output_tensors=[tensor]))
+        for array, asked in zip(arrays, wanted, strict=True):
+            end = row + len(array)
+            tensors = [backend.Tensor(name, outputs[name][row:end]) for name in asked]
+            row = end
+            responses.append(backend.InferenceResponse(output_tensors=tensors))
         return responses

@@ -17,10 +17,12 @@ from benchmarks.triton import TritonSettings, running_triton
 _BASE = TritonSettings()
 CANDIDATES = {
     "base": _BASE,
+    "pool 64": replace(_BASE, allocation_pool=64),
     "2 instances": replace(_BASE, instances=2),
+    "2 instances, pool 64": replace(_BASE, instances=2, allocation_pool=64),
     "2 threads": replace(_BASE, threads=2),
     "batch 32": replace(_BASE, max_batch_size=32),
-    "pool 64": replace(_BASE, allocation_pool=64),
+    "batch 128": replace(_BASE, max_batch_size=128),
     "eager": replace(_BASE, eager_batching=True),
     "preferred 32, 64": replace(_BASE, preferred_batch_sizes=(32, 64)),
 }
