@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: help setup demo serve test test-slow test-gpu test-load check format protos clean
+.PHONY: help setup demo serve test test-slow test-gpu test-load bench bench-quick check format \
+	protos clean
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,6 +34,12 @@ test-gpu: setup ## The tests that need a CUDA device.
 
 test-load: setup ## The tests that send load over loopback.
 	$(BIN)/python -m pytest -m load
+
+bench: setup ## Measures the service beside its peers; a table and benchmarks/results/.
+	$(BIN)/python -m benchmarks run
+
+bench-quick: setup ## The same in short rounds, in under three minutes.
+	$(BIN)/python -m benchmarks run --quick
 
 check: setup ## The static checks: style, types, protos, architecture.
 	$(BIN)/ruff format --check .

@@ -1,0 +1,1 @@
+"""Measures the service beside its peers: same machine, same ONNX files, same client, one run."""

@@ -1,0 +1,51 @@
+"""`python -m benchmarks run [--quick]` and `python -m benchmarks tune`."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.runner import render, run_benchmarks, write_results
+from benchmarks.scenarios import FULL, QUICK
+from benchmarks.tuning import tune
+
+_RESULTS = Path(__file__).parent / "results"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, 1 if a call failed, 2 if something cannot be measured."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="everything, beside the peers")
+    run.add_argument("--quick", action="store_true", help="short rounds, for a look")
+    run.add_argument("--threads", type=int, default=1, help="onnxruntime's, everywhere (1)")
+    run.add_argument(
+        "--service-options", type=shlex.split, default=[], metavar="TEXT", help="further options"
+    )
+    tuning = commands.add_parser("tune", help="look for Triton's best settings")
+    tuning.add_argument("--quick", action="store_true", help="short rounds, for a look")
+    for command in (run, tuning):
+        command.add_argument("--results", type=Path, default=_RESULTS, metavar="DIR")
+    options = parser.parse_args(arguments)
+    plan = QUICK if options.quick else FULL
+    quick = "-quick" if options.quick else ""
+    try:
+        if options.command == "tune":
+            text, path = tune(plan, options.results, f"tune{quick}")
+            print(text)
+            print(f"wrote {path}")
+            return 0
+        results, about = run_benchmarks(plan, options.threads, options.service_options)
+    except BenchmarkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(render(results))
+    path = write_results(options.results, f"goals{quick}", results, about)
+    print(f"wrote {path}")
+    return 1 if results.errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
