@@ -77,6 +77,12 @@ def header_blocks(path: str, authority: str) -> tuple[bytes, bytes]:
     return fixed + b"".join(literals), fixed + bytes(0x80 | index for index in indices)
 
 
+def reset(payload: bytes) -> str:
+    """The reason in a RST_STREAM frame; a server refuses a stream that it has not looked at."""
+    number = int.from_bytes(payload, "big")
+    return {7: "REFUSED_STREAM", 8: "CANCEL"}.get(number, f"RESET_{number}")
+
+
 def status(block: bytes) -> str:
     """The gRPC code in a block of trailers that was written without a header table.
 

@@ -182,7 +182,7 @@ class Connection:
             self._settled = True
             self._output += frames.frame(frames.SETTINGS, frames.ACK, 0, b"")
         elif kind == frames.RST_STREAM and (call := self._calls.pop(stream, None)):
-            return [(call[0], "RESET")]
+            return [(call[0], frames.reset(payload))]
         elif kind == frames.GOAWAY:
             self.going_away = True
             last = int.from_bytes(payload[:4], "big")
