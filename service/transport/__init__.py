@@ -103,6 +103,10 @@ class TransportOptions:
             ("grpc.max_connection_age_ms", 300_000),  # clients look for new replicas
             ("grpc.max_connection_age_grace_ms", 30_000),
             ("grpc.max_concurrent_streams", 1024),
+            # The batcher's queue says when it is full, and how long to wait; the core, which resets
+            # streams at random from 1000 calls on that nobody has read yet, comes after it.
+            ("grpc.server.max_pending_requests", 10_000),
+            ("grpc.server.max_pending_requests_hard_limit", 20_000),
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.keepalive_permit_without_calls", 1),
