@@ -36,7 +36,7 @@ class Plan:
     open_shares: tuple[float, ...]  # of what the slowest server reaches with the most callers
 
 
-FULL = Plan(5, 1.0, 5.0, 1.0, 3, Windows(2000, 25, 10), 200_000, (0.25, 0.5))
+FULL = Plan(5, 0.5, 2.0, 0.5, 2, Windows(1500, 25, 10), 200_000, (0.4,))
 QUICK = Plan(2, 0.2, 0.8, 0.3, 1, Windows(500, 50, 8), 20_000, (0.4,))
 
 

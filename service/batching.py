@@ -135,10 +135,10 @@ class Batcher:
     """Runs `run` on batches cut from a queue of entries.
 
     On threads of its own, two for each of `instances`, so that one answers while the other's batch
-    runs; or, for runs so short that handing them to a
-    thread would cost more, on the caller's: then `wake` gets `run_due` whenever the queue stops
-    being empty, to call it once nothing else is to be admitted at this moment. A full batch runs at
-    once. max_queue_delay does not hold then: nobody would wait for it.
+    runs; or, for runs so short that handing them to a thread would cost more, on the caller's: then
+    `wake` gets `run_due` whenever the queue stops being empty, to call it once nothing else is to
+    be admitted at this moment. A full batch runs at once. max_queue_delay does not hold then:
+    nobody would wait for it.
 
     run takes arrays [bucket, ...] by input name and returns arrays [bucket, ...] by output name; it
     is called by `instances` threads at once. Every thread prepares its batch only when it is free
