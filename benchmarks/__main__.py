@@ -1,4 +1,4 @@
-"""`python -m benchmarks run [--quick]` and `python -m benchmarks tune`."""
+"""`python -m benchmarks run [--quick]`, `tune [--quick]` and `streams`."""
 
 import argparse
 import shlex
@@ -6,11 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import streams
 from benchmarks.errors import BenchmarkError
 from benchmarks.runner import render, run_benchmarks, write_results
 from benchmarks.scenarios import FULL, QUICK
 from benchmarks.tuning import tune
 
+_STREAM_SECONDS = 5.0
 _RESULTS = Path(__file__).parent / "results"
 
 
@@ -26,9 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     tuning = commands.add_parser("tune", help="look for Triton's best settings")
     tuning.add_argument("--quick", action="store_true", help="short rounds, for a look")
+    commands.add_parser("streams", help="what streams save beside one-item calls")
     for command in (run, tuning):
         command.add_argument("--results", type=Path, default=_RESULTS, metavar="DIR")
     options = parser.parse_args(arguments)
+    if options.command == "streams":
+        print(streams.render(streams.measure(_STREAM_SECONDS)))
+        return 0
     plan = QUICK if options.quick else FULL
     quick = "-quick" if options.quick else ""
     try:
