@@ -1,7 +1,6 @@
 """Publishing a model version: it is there completely or not at all, and never changes."""
 
 import errno
-import os
 import re
 import secrets
 import shutil
@@ -10,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from export.errors import ExportError
+from training.files import sync_directory, write_durably
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"[1-9][0-9]{0,9}")
@@ -47,10 +47,10 @@ def publish(
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         for path in missing:
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         temporary.mkdir()
         for file, content in files.items():
-            _write(temporary / file, content)
+            write_durably(temporary / file, content)
         return _rename(temporary, folder, manifest)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -66,12 +66,12 @@ def _rename(temporary: Path, folder: Path, manifest: Callable[[int], bytes]) -> 
     """Give the directory the next free version; a non-empty directory is never replaced."""
     while True:
         version = _next_version(folder)
-        _write(temporary / "manifest.json", manifest(version))
-        _sync_directory(temporary)
+        write_durably(temporary / "manifest.json", manifest(version))
+        sync_directory(temporary)
         target = folder / str(version)
         try:
             temporary.rename(target)
-            _sync_directory(folder)
+            sync_directory(folder)
         except BaseException as error:
             if not temporary.exists():  # what is reported as not published is not there
                 target.rename(temporary)
@@ -88,18 +88,3 @@ def _next_version(folder: Path) -> int:
     if not _VERSION.fullmatch(str(version)):
         raise ExportError(f"{folder} has no version number left")
     return version
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -27,8 +27,8 @@ class ServedGraph:
     """A graph, and whatever is the same for every request to it.
 
     name: "NAME.encoder", "NAME.decoder", "NAME.prior", "NAME.encoder_uint8" or
-    "NAME.decoder_uint8". version: as the wire has it. optional:
-    inputs that a request may leave out.
+    "NAME.decoder_uint8". version: as the wire has it. optional: inputs that a request may leave
+    out.
     """
 
     def __init__(self, model: Model, kind: str, max_items: int) -> None:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from vae.manifest.v1 import manifest_pb2
 from vae.v1 import tensor_pb2
 
+from service.tensors import DTYPES
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"[1-9][0-9]{0,9}")
 _FORMAT_VERSION = 1
@@ -24,11 +26,6 @@ _KINDS = {
     manifest_pb2.GRAPH_KIND_DECODER: "decoder",
     manifest_pb2.GRAPH_KIND_PRIOR: "prior",
     manifest_pb2.GRAPH_KIND_ENCODER_UINT8: "encoder_uint8",
-}
-_DTYPES = {
-    tensor_pb2.DATA_TYPE_FLOAT32: np.float32,
-    tensor_pb2.DATA_TYPE_UINT8: np.uint8,
-    tensor_pb2.DATA_TYPE_INT64: np.int64,
 }
 
 
@@ -168,12 +165,12 @@ def _levels_apart(graphs: Mapping[str, Graph]) -> dict[str, Graph]:
 
 def _spec(folder: Path, spec: tensor_pb2.TensorSpec) -> Spec:
     shape = tuple(spec.shape)
-    if spec.data_type not in _DTYPES or shape[:1] != (-1,) or min(shape[1:], default=1) < 1:
+    if spec.data_type not in DTYPES or shape[:1] != (-1,) or min(shape[1:], default=1) < 1:
         raise RepositoryError(
             f"{folder}/manifest.json: {spec.name!r} has data type {spec.data_type} and shape "
             f"{list(shape)}; expected a known type, and -1 for the items and then one item's sizes"
         )
-    return Spec(spec.name, np.dtype(_DTYPES[spec.data_type]), shape[1:])
+    return Spec(spec.name, DTYPES[spec.data_type], shape[1:])
 
 
 def _read(root: Path, path: Path) -> bytes:

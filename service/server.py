@@ -134,8 +134,9 @@ async def serve(settings: Settings, log: Logger) -> None:
         for version in await asyncio.to_thread(read_repository, settings.repository):
             model = await _load(version, options, batching, metrics, transport, log)
             models.append(model)  # one by one, so that a failure stops those before
+        published = Models(models)
         for protocol in protocols:
-            protocol.publish(Models(models))
+            protocol.publish(published)
         if settings.reuse_port:  # not before: the port's other processes take the calls
             await listen()
         _spare_collector()

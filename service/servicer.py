@@ -18,7 +18,8 @@ from service.wire import Spliced, tensor_field
 VAE_SERVICE = vae_pb.DESCRIPTOR.services_by_name["VaeService"].full_name
 _SAMPLED = vae_pb.SampleResponse.DESCRIPTOR.fields_by_name["observations"].number
 _DECODED = vae_pb.DecodeResponse.DESCRIPTOR.fields_by_name["observations"].number
-_RESPONSE = 1  # "response" of every answer of a stream
+_SAMPLE = vae_pb.SampleStreamResponse.DESCRIPTOR.fields_by_name["response"].number
+_DECODE = vae_pb.DecodeStreamResponse.DESCRIPTOR.fields_by_name["response"].number
 _ENCODINGS = {
     vae_pb.OBSERVATION_ENCODING_UNSPECIFIED: False,
     vae_pb.OBSERVATION_ENCODING_FLOAT32: False,
@@ -101,7 +102,7 @@ class Servicer:
             part = replace(draw, start_index=start)
             response = await _sample(model, part, count, request.labels, stream.call)
             head = vae_pb.SampleStreamResponse(start_index=start).SerializeToString()
-            await stream.send(response.within(_RESPONSE, head))
+            await stream.send(response.within(_SAMPLE, head))
 
     async def encode_stream(self, stream: Stream) -> None:
         """Encodes one request after the other."""
@@ -116,7 +117,7 @@ class Servicer:
         """Decodes one request after the other."""
 
         async def answer(message: vae_pb.DecodeStreamRequest) -> Response:
-            return (await self.decode(message.request, stream.call)).within(_RESPONSE)
+            return (await self.decode(message.request, stream.call)).within(_DECODE)
 
         await answer_in_order(stream, answer)
 

@@ -1,7 +1,7 @@
 """Wire <-> ndarray, with no copy but protobuf's own on the way in."""
 
 import math
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,12 @@ from vae.v1 import tensor_pb2
 from service.errors import InvalidRequest
 
 T = TypeVar("T", bound=np.generic)
+DTYPES: Final[dict[tensor_pb2.DataType.ValueType, np.dtype[Any]]] = {
+    tensor_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+    tensor_pb2.DATA_TYPE_UINT8: np.dtype("u1"),
+    tensor_pb2.DATA_TYPE_INT64: np.dtype("<i8"),
+}
+DATA_TYPES: Final = {dtype: data_type for data_type, dtype in DTYPES.items()}
 _FLOAT32: Final = np.dtype("<f4")
 _UINT8: Final = np.dtype("u1")
 
@@ -81,9 +87,6 @@ def check_finite(array: NDArray[np.float32], field: str) -> None:
 
 def from_array(array: NDArray[np.float32] | NDArray[np.uint8]) -> tensor_pb2.Tensor:
     """The tensor of a float32 or uint8 array; its bytes are copied once."""
-    uint8 = array.dtype == _UINT8
     return tensor_pb2.Tensor(
-        data_type=tensor_pb2.DATA_TYPE_UINT8 if uint8 else tensor_pb2.DATA_TYPE_FLOAT32,
-        shape=array.shape,
-        data=array.tobytes(),
+        data_type=DATA_TYPES[array.dtype], shape=array.shape, data=array.tobytes()
     )

@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from vae.v1 import tensor_pb2
 
+from service.tensors import DATA_TYPES
+
 Buffer = bytes | NDArray[np.generic]
 _LENGTH_DELIMITED: Final = 2
 _DATA: Final = tensor_pb2.Tensor.DESCRIPTOR.fields_by_name["data"].number
-_DATA_TYPES: Final = {
-    np.dtype(np.float32): tensor_pb2.DATA_TYPE_FLOAT32,
-    np.dtype(np.uint8): tensor_pb2.DATA_TYPE_UINT8,
-}
 
 
 class Spliced:
@@ -61,7 +59,7 @@ def length_delimited(field: int, size: int) -> bytes:
 def _tensor_head(field: int, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
     """All of a tensor's field but its elements."""
     size = int(np.prod(shape)) * dtype.itemsize
-    head = tensor_pb2.Tensor(data_type=_DATA_TYPES[dtype], shape=shape).SerializeToString()
+    head = tensor_pb2.Tensor(data_type=DATA_TYPES[dtype], shape=shape).SerializeToString()
     head += length_delimited(_DATA, size)
     return length_delimited(field, len(head) + size) + head
 

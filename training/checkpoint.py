@@ -10,7 +10,6 @@ No pickle: reading a run executes nothing. A run appears by a rename and never c
 
 import hashlib
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping
@@ -26,6 +25,7 @@ from training.config import FitConfig, from_json, to_json
 from training.data import Dataset, load_dataset
 from training.errors import RunError, TrainingError
 from training.evaluate import Evaluation
+from training.files import sync_directory, write_durably
 from training.models import Vae, build_model
 
 FORMAT_VERSION = 1
@@ -107,14 +107,11 @@ def save_run(
     try:
         temporary.mkdir(parents=True)
         for name, content in files.items():
-            with (temporary / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        _sync_directory(temporary)
+            write_durably(temporary / name, content)
+        sync_directory(temporary)
         temporary.rename(path)
         try:
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         except BaseException:
             path.rename(temporary)  # a run that is reported as not written is not there
             raise
@@ -186,11 +183,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}; expected a run directory") from error
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

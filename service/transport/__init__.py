@@ -4,7 +4,6 @@ The seam: `Method`s go in, a `Transport` serves them. `public` is grpc's asyncio
 loop over the C core's completion queue; handlers know nothing of which one runs them.
 """
 
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,8 +15,6 @@ from service.completion import Completion
 from service.errors import InferenceFailed, InvalidRequest, ServiceError
 from service.logs import Logger
 from service.status import status_of
-
-DETAILS_KEY = "grpc-status-details-bin"
 
 
 class Response(Protocol):
@@ -165,8 +162,3 @@ def failure(error: BaseException, path: str, log: Logger) -> tuple[grpc.StatusCo
     if code is grpc.StatusCode.INTERNAL:
         log.error("request_failed", method=path, exc_info=error)
     return code, text, details
-
-
-def monotonic_deadline(remaining: float | None) -> float | None:
-    """Seconds that remain, as a deadline of time.monotonic."""
-    return None if remaining is None else time.monotonic() + remaining

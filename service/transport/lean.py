@@ -1,7 +1,7 @@
 """The transport on the C core's completion queue: several times less CPU for each RPC.
 
 grpc's own synchronous server is written on the same few calls of `grpc._cython.cygrpc`; they are
-private, so `check` proves them before the service relies on them, and `public` stands by.
+private, so `choice` proves them before the service relies on them, and `public` stands by.
 
 One thread polls the queue and reads what arrives; a handler runs on it until it awaits, and is
 answered from whatever thread settles what it awaits, as the core may be called from any thread.
@@ -27,8 +27,8 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]  # private, withou
 from service.completion import Completion, Task
 from service.errors import Cancelled, InvalidRequest
 from service.logs import Logger
+from service.status import DETAILS_KEY
 from service.transport import (
-    DETAILS_KEY,
     Call,
     CallObserver,
     Method,

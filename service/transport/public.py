@@ -12,8 +12,8 @@ from grpc import aio
 from service.completion import Completion, Task
 from service.errors import Cancelled
 from service.logs import Logger
+from service.status import DETAILS_KEY
 from service.transport import (
-    DETAILS_KEY,
     Call,
     CallObserver,
     Method,
@@ -21,7 +21,6 @@ from service.transport import (
     StreamMethod,
     TransportOptions,
     failure,
-    monotonic_deadline,
     parse,
 )
 
@@ -82,7 +81,7 @@ class PublicTransport:
 
     def _unary(self, method: Method) -> Callable[[Any, Any], Awaitable[bytes]]:
         async def serve(data: bytes, context: Any) -> bytes:
-            call = Call(monotonic_deadline(context.time_remaining()))
+            call = _call(context)
 
             async def handle() -> bytes:
                 response = await method.handler(parse(method.request_type, data), call)
@@ -142,7 +141,7 @@ class _Stream:
     def __init__(
         self, context: Any, request_type: type[Message], loop: asyncio.AbstractEventLoop
     ) -> None:
-        self.call = Call(monotonic_deadline(context.time_remaining()))
+        self.call = _call(context)
         self._context = context
         self._request_type = request_type
         self._loop = loop
@@ -183,3 +182,8 @@ class _Stream:
 
         self._loop.call_soon_threadsafe(begin)
         return completion
+
+
+def _call(context: Any) -> Call:
+    remaining = context.time_remaining()
+    return Call(None if remaining is None else time.monotonic() + remaining)

@@ -9,20 +9,7 @@ import pytest
 import export
 from export.errors import ExportError
 from export.publish import check_name, publish
-
-FILES = {"encoder.onnx": b"an encoder", "decoder.onnx": b"a decoder"}
-
-
-def manifest(version: int) -> bytes:
-    return f"version {version}".encode()
-
-
-def contents(folder: Path) -> dict[str, bytes | None]:
-    """Everything below a folder: content of a file, None for a directory."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in folder.rglob("*")
-    }
+from tests.export.publications import FILES, contents, manifest
 
 
 def test_a_version_holds_the_files_and_its_manifest(tmp_path: Path) -> None:
