@@ -12,7 +12,8 @@ from service.inference_tensors import Input, type_of
 from service.model import Model
 from service.sampling import new_seed
 from service.transport import Call
-from service.wire import Buffer, Spliced, bytes_field
+from service.transport.spliced import Buffer, Spliced
+from service.wire import bytes_field
 
 Arrays = dict[str, NDArray[Any]]
 _NOISE: Final = "noise"

@@ -14,7 +14,7 @@ from service.model import Models
 from service.servicer import Limits
 from service.statistics import GraphStatistics
 from service.transport import Call, Method
-from service.wire import Spliced
+from service.transport.spliced import Spliced
 
 INFERENCE_SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 _DISTRIBUTION: Final = "vae-serving"

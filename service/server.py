@@ -19,7 +19,7 @@ from service.reflection import reflection_methods
 from service.repository import Graph, ModelVersion, read_repository
 from service.servicer import VAE_SERVICE, Limits, Servicer
 from service.session import Session, SessionOptions, choose_provider, cpu_quota
-from service.settings import Settings
+from service.settings import Settings, tls_files
 from service.transport import Transport, TransportOptions
 from service.transport.choice import make_transport
 
@@ -106,7 +106,10 @@ async def serve(settings: Settings, log: Logger) -> None:
         InferenceV2(limits, batching, metrics.observer, lambda: health.ready),
     )
     transport = await make_transport(
-        settings.transport, TransportOptions(settings.listen, settings.reuse_port), metrics, log
+        settings.transport,
+        TransportOptions(settings.listen, settings.reuse_port, tls=tls_files(settings)),
+        metrics,
+        log,
     )
     for protocol in (*protocols, health):
         transport.add(protocol.methods())

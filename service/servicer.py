@@ -13,7 +13,8 @@ from service.model import Model, Models, Observations
 from service.sampling import MAX_INDEX, new_seed
 from service.streams import answer_in_order
 from service.transport import Call, Method, Response, Stream, StreamMethod
-from service.wire import Spliced, tensor_field
+from service.transport.spliced import Spliced
+from service.wire import tensor_field, within
 
 VAE_SERVICE = vae_pb.DESCRIPTOR.services_by_name["VaeService"].full_name
 _SAMPLED = vae_pb.SampleResponse.DESCRIPTOR.fields_by_name["observations"].number
@@ -102,7 +103,7 @@ class Servicer:
             part = replace(draw, start_index=start)
             response = await _sample(model, part, count, request.labels, stream.call)
             head = vae_pb.SampleStreamResponse(start_index=start).SerializeToString()
-            await stream.send(response.within(_SAMPLE, head))
+            await stream.send(within(_SAMPLE, head, response))
 
     async def encode_stream(self, stream: Stream) -> None:
         """Encodes one request after the other."""
@@ -117,7 +118,7 @@ class Servicer:
         """Decodes one request after the other."""
 
         async def answer(message: vae_pb.DecodeStreamRequest) -> Response:
-            return (await self.decode(message.request, stream.call)).within(_DECODE)
+            return within(_DECODE, b"", await self.decode(message.request, stream.call))
 
         await answer_in_order(stream, answer)
 

@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from service.transport.tls import TlsFiles, check_files
+
 _PREFIX = "VAE_"
 
 
@@ -31,8 +33,13 @@ class Settings(BaseModel):
         1, ge=1, le=1024, description="processes on one port, with a core or more for each"
     )
     provider: Literal["auto", "cpu", "cuda"] = Field("auto", description="onnxruntime's provider")
-    transport: Literal["auto", "lean", "public"] = Field(
-        "auto", description="lean if it works with the installed grpcio, else grpc's public server"
+    transport: Literal["auto", "http2", "public"] = Field(
+        "auto", description="http2, our own, if it passes its check at start; public, grpc's server"
+    )
+    tls_certificate: Path | None = Field(None, description="PEM file; with it, only TLS is served")
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file; clients must show a certificate that it signed"
     )
     threads: int = Field(0, ge=0, description="threads of one session; 0 takes the CPU quota")
     max_queue_delay_ms: float = Field(
@@ -77,8 +84,27 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         return Settings.model_validate(values | given)
     except ValidationError as error:
         first = error.errors()[0]
-        option = str(first["loc"][0]).replace("_", "-")
-        raise SettingsError(f"--{option}: {first['msg']}") from error
+        option = f"--{first['loc'][0]}: ".replace("_", "-") if first["loc"] else ""
+        raise SettingsError(f"{option}{first['msg']}") from error
+
+
+def tls_files(settings: Settings) -> TlsFiles | None:
+    """The files of TLS, which can be used; None without. Raises SettingsError."""
+    certificate, key, client_ca = (
+        settings.tls_certificate,
+        settings.tls_key,
+        settings.tls_client_ca,
+    )
+    if certificate is None and key is None and client_ca is None:
+        return None
+    if certificate is None or key is None:
+        raise SettingsError("TLS needs both --tls-certificate and --tls-key")
+    files = TlsFiles(certificate, key, client_ca)
+    try:
+        check_files(files)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    return files
 
 
 def process_environment() -> Mapping[str, str]:

@@ -6,7 +6,6 @@ message (https://protobuf.dev/programming-guides/encoding), so the small fields 
 ever and an array is put behind them.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -15,29 +14,15 @@ from numpy.typing import NDArray
 from vae.v1 import tensor_pb2
 
 from service.tensors import DATA_TYPES
+from service.transport.spliced import Buffer, Spliced
 
-Buffer = bytes | NDArray[np.generic]
 _LENGTH_DELIMITED: Final = 2
 _DATA: Final = tensor_pb2.Tensor.DESCRIPTOR.fields_by_name["data"].number
 
 
-class Spliced:
-    """A message in pieces; as a response it stands for the message."""
-
-    __slots__ = ("_pieces",)
-
-    def __init__(self, pieces: Sequence[Buffer]) -> None:
-        """pieces: serialized fields, and C-contiguous arrays that are contents of a field."""
-        self._pieces = pieces
-
-    def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
-        """The serialized message: the one copy of its arrays."""
-        return b"".join(self._pieces)  # type: ignore[arg-type]  # an array is a buffer
-
-    def within(self, field: int, head: bytes = b"") -> "Spliced":
-        """A message with this one in a field, behind the serialized fields of head."""
-        size = sum(_size(piece) for piece in self._pieces)
-        return Spliced((head, length_delimited(field, size), *self._pieces))
+def within(field: int, head: bytes, message: Spliced) -> Spliced:
+    """A message with another one in a field, behind the serialized fields of head."""
+    return Spliced((head, length_delimited(field, message.size), *message.pieces))
 
 
 def tensor_field(field: int, array: NDArray[np.generic]) -> tuple[Buffer, ...]:
@@ -71,7 +56,3 @@ def _varint(value: int) -> bytes:
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
-
-
-def _size(piece: Buffer) -> int:
-    return len(piece) if isinstance(piece, bytes) else piece.nbytes

@@ -1,7 +1,7 @@
 """How RPCs arrive and leave; knows no VAE.
 
-The seam: `Method`s go in, a `Transport` serves them. `public` is grpc's asyncio server, `lean` a
-loop over the C core's completion queue; handlers know nothing of which one runs them.
+The seam: `Method`s go in, a `Transport` serves them. `http2` is our own, `public` is grpc's asyncio
+server; handlers know nothing of which one runs them.
 """
 
 from collections.abc import Callable, Coroutine, Sequence
@@ -15,10 +15,13 @@ from service.completion import Completion
 from service.errors import InferenceFailed, InvalidRequest, ServiceError
 from service.logs import Logger
 from service.status import status_of
+from service.transport.tls import TlsFiles
+
+MAX_CONCURRENT_STREAMS = 1024
 
 
 class Response(Protocol):
-    """A message, or what stands for one (`service.wire.Spliced`)."""
+    """A message, or what stands for one (`service.transport.spliced`)."""
 
     def SerializeToString(self) -> bytes: ...  # noqa: N802 - protobuf's name
 
@@ -82,30 +85,47 @@ class CallObserver(Protocol):
 
 
 @dataclass(frozen=True)
+class ConnectionLifetimes:
+    """Seconds. A connection is closed after its age, so that clients look for new replicas; what
+    runs on it then may go on for the grace. One that is silent for `keepalive_time` is asked for a
+    sign of life, and closed if none comes within the timeout."""
+
+    handshake_timeout: float = 20.0
+    keepalive_time: float = 60.0
+    keepalive_timeout: float = 20.0
+    max_connection_age: float = 300.0
+    max_connection_age_grace: float = 30.0
+
+
+@dataclass(frozen=True)
 class TransportOptions:
     """address: "HOST:PORT"; port 0 takes a free one. max_message_bytes: both ways.
 
     reuse_port: whether other processes may listen on the port too; if not, one in use is an error.
+    tls: None serves plain text.
     """
 
     address: str
     reuse_port: bool = False
     max_message_bytes: int = 64 * 2**20
+    lifetimes: ConnectionLifetimes = field(default_factory=ConnectionLifetimes)
+    tls: TlsFiles | None = None
 
     def arguments(self) -> tuple[tuple[str, int], ...]:
         """grpc's channel arguments."""
+        lifetimes = self.lifetimes
         return (
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
-            ("grpc.max_connection_age_ms", 300_000),  # clients look for new replicas
-            ("grpc.max_connection_age_grace_ms", 30_000),
-            ("grpc.max_concurrent_streams", 1024),
+            ("grpc.max_connection_age_ms", round(lifetimes.max_connection_age * 1000)),
+            ("grpc.max_connection_age_grace_ms", round(lifetimes.max_connection_age_grace * 1000)),
+            ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
             # The batcher's queue says when it is full, and how long to wait; the core, which resets
             # streams at random from 1000 calls on that nobody has read yet, comes after it.
             ("grpc.server.max_pending_requests", 10_000),
             ("grpc.server.max_pending_requests_hard_limit", 20_000),
-            ("grpc.keepalive_time_ms", 60_000),
-            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.keepalive_time_ms", round(lifetimes.keepalive_time * 1000)),
+            ("grpc.keepalive_timeout_ms", round(lifetimes.keepalive_timeout * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
             ("grpc.so_reuseport", int(self.reuse_port)),

@@ -1,4 +1,4 @@
-"""Which transport to use: the lean one where it works with the installed grpcio."""
+"""Which transport to use: our own where it works, else grpc's."""
 
 import importlib
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from service.transport import Call, CallObserver, Method, Stream, StreamMethod, 
 from service.transport import TransportOptions as Options
 from service.transport.public import PublicTransport
 
-TransportName = Literal["auto", "lean", "public"]
+TransportName = Literal["auto", "http2", "public"]
 _SERVICE = "vae.check.Check"
 _SECONDS = 5.0
 _PAYLOAD = BytesValue(value=bytes(range(256)))
@@ -21,26 +21,27 @@ _PAYLOAD = BytesValue(value=bytes(range(256)))
 async def make_transport(
     name: TransportName, options: Options, observer: CallObserver, log: Logger
 ) -> Transport:
-    """The transport of that name; auto takes "lean" if it passes its check, else "public".
+    """The transport of that name; auto takes "http2" if it passes its check, else "public".
 
-    Raises whatever goes wrong when "lean" is asked for and does not work.
+    Raises whatever goes wrong when "http2" is asked for and does not work.
     """
     if name != "public":
         try:
             await _check(log)
         except Exception as error:
-            # A private module can break in any way; the service then does without it.
-            if name == "lean":
+            # It needs Linux's epoll, and looks into the library for HPACK: elsewhere, or with
+            # another release of that, the service does without.
+            if name == "http2":
                 raise
-            log.warning("lean_transport_unavailable", grpcio=grpc.__version__, exc_info=error)
+            log.warning("http2_transport_unavailable", exc_info=error)
         else:
-            return _lean(options, observer, log)
+            return _http2(options, observer, log)
     return PublicTransport(options, observer, log)
 
 
-def _lean(options: Options, observer: CallObserver, log: Logger) -> Transport:
-    module = importlib.import_module("service.transport.lean")  # fails where grpcio has changed
-    transport: Transport = module.LeanTransport(options, observer, log)
+def _http2(options: Options, observer: CallObserver, log: Logger) -> Transport:
+    module = importlib.import_module("service.transport.http2.server")
+    transport: Transport = module.Http2Transport(options, observer, log)
     return transport
 
 
@@ -50,7 +51,7 @@ class _Nobody:
 
 
 async def _check(log: Logger) -> None:
-    """Calls a lean server once in each way. Raises RuntimeError if an answer is not as it must."""
+    """Calls a server once in each way. Raises RuntimeError if an answer is not as it must be."""
 
     async def unary(request: BytesValue, call: Call) -> BytesValue:
         if call.deadline is None:
@@ -61,7 +62,7 @@ async def _check(log: Logger) -> None:
         while (request := await stream.receive()) is not None:
             await stream.send(request)
 
-    transport = _lean(Options("127.0.0.1:0"), _Nobody(), log)
+    transport = _http2(Options("127.0.0.1:0"), _Nobody(), log)
     transport.add(
         [
             Method(_SERVICE, "Unary", BytesValue, unary),

@@ -23,6 +23,7 @@ from service.transport import (
     failure,
     parse,
 )
+from service.transport.tls import Stamp, TlsFiles
 
 T = TypeVar("T")
 _END: Any = aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
@@ -39,6 +40,7 @@ class PublicTransport:
         self._loop = asyncio.get_running_loop()
         self._server = aio.server(options=options.arguments())
         self._address = options.address
+        self._tls = options.tls
         self.port = 0
 
     def add(self, methods: Sequence[Method | StreamMethod]) -> None:
@@ -61,7 +63,10 @@ class PublicTransport:
     async def start(self) -> None:
         """See Transport."""
         try:
-            self.port = self._server.add_insecure_port(self._address)
+            if self._tls is None:
+                self.port = self._server.add_insecure_port(self._address)
+            else:
+                self.port = self._server.add_secure_port(self._address, _credentials(self._tls))
         except RuntimeError as error:
             raise OSError(f"cannot listen on {self._address}: is the port in use?") from error
         await self._server.start()
@@ -187,3 +192,32 @@ class _Stream:
 def _call(context: Any) -> Call:
     remaining = context.time_remaining()
     return Call(None if remaining is None else time.monotonic() + remaining)
+
+
+def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    """The core asks for the newest at every handshake; None tells it that nothing has changed."""
+    last: list[Stamp] = []
+
+    def newest() -> grpc.ServerCertificateConfiguration | None:
+        try:
+            stamp = files.stamp()
+            if last == [stamp]:
+                return None
+            configuration = _certificates(files)
+        except OSError:
+            return None  # the old ones stay while the files are being replaced
+        last[:] = [stamp]
+        return configuration
+
+    return grpc.dynamic_ssl_server_credentials(
+        _certificates(files),
+        newest,  # type: ignore[arg-type]  # the stubs lack None
+        require_client_authentication=files.client_ca is not None,
+    )
+
+
+def _certificates(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(files.key.read_bytes(), files.certificate.read_bytes())],
+        files.client_ca.read_bytes() if files.client_ca else None,
+    )

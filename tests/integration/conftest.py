@@ -13,7 +13,7 @@ from scripts.launch import ServiceProcess, running_service
 from vae_client import VaeClient
 
 
-@pytest.fixture(scope="session", params=["lean", "public"])
+@pytest.fixture(scope="session", params=["http2", "public"])
 def transport(request: pytest.FixtureRequest) -> str:
     """The transports: one suite for both."""
     return str(request.param)

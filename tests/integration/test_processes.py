@@ -16,7 +16,7 @@ from scripts.launch import ServiceProcess
 StartService = Callable[..., AbstractContextManager[ServiceProcess]]
 
 
-@pytest.fixture(scope="module", params=["lean"])  # how processes share a port is the same for both
+@pytest.fixture(scope="module", params=["http2"])  # how processes share a port is the same for both
 def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -16,7 +16,7 @@ from service.errors import InvalidRequest
 from service.logs import make_logger
 from service.metrics import Metrics
 from service.transport import Call, Method, Stream, StreamMethod, TransportOptions
-from service.transport.lean import LeanTransport
+from service.transport.http2.server import Http2Transport
 
 CALLS = 20
 
@@ -62,7 +62,7 @@ def test_an_answered_entry_goes_at_once(inline: bool) -> None:
     assert alive("Answer", "Entry") == before
 
 
-def test_a_call_of_the_lean_transport_goes_at_once() -> None:
+def test_a_call_of_our_transport_goes_at_once() -> None:
     async def unary(request: BytesValue, call: Call) -> BytesValue:
         waiting: Completion[None] = Completion()
         waiting.settle()
@@ -76,7 +76,7 @@ def test_a_call_of_the_lean_transport_goes_at_once() -> None:
             await stream.send(request)
 
     async def call_all() -> None:
-        transport = LeanTransport(TransportOptions("127.0.0.1:0"), Metrics(), make_logger("error"))
+        transport = Http2Transport(TransportOptions("127.0.0.1:0"), Metrics(), make_logger("error"))
         transport.add(
             [
                 Method("test.Test", "Unary", BytesValue, unary),
@@ -94,7 +94,7 @@ def test_a_call_of_the_lean_transport_goes_at_once() -> None:
                 assert [answer async for answer in answers] == [data, data]
         await transport.stop(5)
 
-    names = ("_Unary", "_Stream", "Completion", Task.__name__)
+    names = ("Unary", "Streaming", "Connection", "Completion", Task.__name__)
     before = alive(*names)
 
     asyncio.run(call_all())

@@ -17,7 +17,7 @@ from service.servicer import Limits
 from service.statistics import GraphStatistics
 from service.status import status_of
 from service.transport import Call
-from service.wire import Spliced
+from service.transport.spliced import Spliced
 from tests.service.fake_model import FakeModel
 
 CALL = Call(None)

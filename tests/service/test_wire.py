@@ -9,7 +9,8 @@ from inference.inference_service_pb2 import ModelInferResponse
 from vae.v1.vae_service_pb2 import DecodeResponse, DecodeStreamResponse
 
 from service import tensors
-from service.wire import Spliced, bytes_field, length_delimited, tensor_field
+from service.transport.spliced import Spliced
+from service.wire import bytes_field, length_delimited, tensor_field, within
 
 SHAPES = array_shapes(min_dims=1, max_dims=4, max_side=7)
 DTYPES = st.sampled_from([np.dtype(np.float32), np.dtype(np.uint8)])
@@ -28,7 +29,7 @@ def test_a_tensor_field_is_what_protobuf_makes_of_it(
         model="models/digits/versions/1", observations=tensors.from_array(array)
     )
     assert DecodeResponse.FromString(spliced.SerializeToString()) == expected
-    nested = spliced.within(1).SerializeToString()
+    nested = within(1, b"", spliced).SerializeToString()
     assert DecodeStreamResponse.FromString(nested) == DecodeStreamResponse(response=expected)
 
 

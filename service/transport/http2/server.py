@@ -1,0 +1,239 @@
+"""Sockets and the one thread that polls them.
+
+The thread reads what has arrived on every connection, runs the handlers until they await, and
+sends. When nothing waits to be read, callbacks of `when_idle` run: that is where batches of small
+models are cut, so that a batch holds everything that has arrived and nobody waits for a clock.
+"""
+
+import asyncio
+import contextlib
+import functools
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from service.logs import Logger
+from service.transport import CallObserver, Method, StreamMethod, TransportOptions
+from service.transport.http2.connection import Connection
+from service.transport.http2.headers import RequestHeaders
+from service.transport.http2.listening import accept, listen
+from service.transport.http2.rpc import Refusal, Rpc, Streaming, Unary
+from service.transport.tls import Certificates
+
+_TICK: Final = 0.05  # seconds between looks at deadlines, while RPCs run
+_SLOW_TICK: Final = 1.0  # between looks at connections
+
+
+class Http2Transport:
+    """See `service.transport.Transport`."""
+
+    name = "http2"
+
+    def __init__(self, options: TransportOptions, observer: CallObserver, log: Logger) -> None:
+        self.observer = observer
+        self.log = log
+        self.max_message = options.max_message_bytes
+        self.clock = time.monotonic
+        self.port = 0
+        self._options = options
+        self._certificates = Certificates(options.tls, log) if options.tls else None
+        self._methods: dict[bytes, Method | StreamMethod] = {}
+        self._listeners: list[socket.socket] = []
+        self._deaf = False  # no more files can be opened: nothing is accepted for a while
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[int], object]] = {}
+        self._connections: set[Connection] = set()
+        self._unsent: set[Connection] = set()
+        self._idle: list[Callable[[], bool]] = []
+        self._soon: deque[Callable[[], object]] = deque()
+        self._waker, self._woken = socket.socketpair()
+        self._waker.setblocking(False)
+        self._woken.setblocking(False)
+        self._register(self._woken, self._drop_wakings)
+        self._stopping = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="transport", daemon=True)
+        self._thread_id = 0
+
+    def add(self, methods: Sequence[Method | StreamMethod]) -> None:
+        """See Transport."""
+        self._methods |= {f"/{method.path}".encode(): method for method in methods}
+
+    async def start(self) -> None:
+        """See Transport."""
+        self._listeners = listen(self._options.address, reuse_port=self._options.reuse_port)
+        self.port = self._listeners[0].getsockname()[1]
+        self._hear()
+        self._thread.start()
+
+    async def stop(self, grace: float) -> None:
+        """See Transport."""
+        if not self._thread.is_alive():
+            return
+        self.call_soon(self._drain)
+        if not await asyncio.to_thread(self._ended.wait, grace):
+            self.call_soon(self._abort)
+            await asyncio.to_thread(self._ended.wait)
+
+    def when_idle(self, callback: Callable[[], bool]) -> None:
+        """See Transport. From another thread it runs at once, on that thread."""
+        if self.on_thread():
+            self._idle.append(callback)
+        else:
+            while callback():
+                pass
+
+    # What connections and RPCs need: see `connection.Owner` and `rpc.Server`.
+
+    def open(self, connection: Connection, stream: int, request: RequestHeaders) -> Rpc:
+        """The RPC of a new stream."""
+        method = self._methods.get(request.path)
+        if method is None or request.http_status != 200 or request.fault:
+            return Refusal(self, connection, stream, request)
+        if isinstance(method, Method):
+            return Unary(self, connection, stream, request, method)
+        return Streaming(self, connection, stream, request, method)
+
+    def on_thread(self) -> bool:
+        """Whether this is the thread that polls."""
+        return threading.get_ident() == self._thread_id
+
+    def unsent(self, connection: Connection) -> None:
+        """Sends what the connection has once all that arrived is handled."""
+        self._unsent.add(connection)
+
+    def watch(self, connection: Connection, *, writable: bool) -> None:
+        """Whether to flush the connection when its socket takes more."""
+        events = select.EPOLLIN | (select.EPOLLOUT if writable else 0)
+        with contextlib.suppress(OSError, ValueError):  # it has been closed meanwhile
+            self._epoll.modify(connection.socket, events)
+
+    def closed(self, connection: Connection) -> None:
+        """Forgets the connection, whose socket is still open."""
+        self._connections.discard(connection)
+        self._unsent.discard(connection)
+        self._unregister(connection.socket)
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Runs callback on the thread that polls, from any thread."""
+        self._soon.append(callback)
+        if not self.on_thread():
+            with contextlib.suppress(OSError):  # many wakings wait already, or all has ended
+                self._waker.send(b"\0")
+
+    # The thread.
+
+    def _loop(self) -> None:
+        self._thread_id = threading.get_ident()
+        next_tick = next_slow_tick = time.monotonic()
+        while self._connections or not self._stopping:
+            while self._soon:
+                self._guard(self._soon.popleft())
+            while self._unsent:
+                self._guard(self._unsent.pop().flush)
+            busy = self._idle or self._soon
+            events = self._epoll.poll(0 if busy else self._patience())
+            for number, mask in events:
+                if (handler := self._handlers.get(number)) is not None:
+                    self._guard(handler, mask)
+            if not events and self._idle:
+                self._run_idle()
+            now = time.monotonic()
+            if now >= next_tick:
+                next_tick = now + _TICK
+                self._expire(now)
+            if now >= next_slow_tick:
+                next_slow_tick = now + _SLOW_TICK
+                self._keep(now)
+        self._epoll.close()
+        self._waker.close()
+        self._woken.close()
+        self._ended.set()
+
+    def _guard(self, callback: Callable[..., object], *arguments: int) -> None:
+        try:
+            callback(*arguments)
+        except Exception as error:
+            # A defect of ours must not end the service for everybody else.
+            self.log.error("transport_failed", exc_info=error)
+
+    def _run_idle(self) -> None:
+        callbacks, self._idle = self._idle, []
+        for callback in callbacks:
+            if callback():
+                self._idle.append(callback)
+
+    def _patience(self) -> float:
+        running = any(connection.rpcs for connection in self._connections)
+        return _TICK if running else _SLOW_TICK
+
+    def _expire(self, now: float) -> None:
+        for connection in list(self._connections):
+            if connection.rpcs:
+                connection.expire(now)
+
+    def _keep(self, now: float) -> None:
+        for connection in list(self._connections):
+            connection.keep(now)
+        if self._deaf and not self._stopping:
+            self._deaf = False
+            self._hear()
+
+    def _register(self, sock: socket.socket, handler: Callable[[int], object]) -> None:
+        self._handlers[sock.fileno()] = handler
+        self._epoll.register(sock, select.EPOLLIN)
+
+    def _unregister(self, sock: socket.socket) -> None:
+        if self._handlers.pop(sock.fileno(), None) is not None:
+            self._epoll.unregister(sock)
+
+    def _drop_wakings(self, _: int) -> None:
+        self._woken.recv(4096)
+
+    def _hear(self) -> None:
+        for listener in self._listeners:
+            self._register(listener, functools.partial(self._accept, listener))
+
+    def _accept(self, listener: socket.socket, _: int) -> None:
+        try:
+            for sock in accept(listener, self._certificates):
+                self._serve(sock)
+        except OSError as error:
+            self.log.error("accept_failed", reason=str(error))
+            self._deaf = True
+            for each in self._listeners:
+                self._unregister(each)
+
+    def _serve(self, sock: socket.socket) -> None:
+        connection = Connection(sock, self, self._options.lifetimes, time.monotonic())
+
+        def on_event(mask: int) -> None:
+            if mask & select.EPOLLOUT:
+                connection.flush()
+            if mask & ~select.EPOLLOUT:
+                connection.readable(time.monotonic())
+
+        self._connections.add(connection)
+        self._register(sock, on_event)
+
+    def _drain(self) -> None:
+        """Listens no more, and sends clients elsewhere."""
+        if self._stopping:
+            return
+        self._stopping = True
+        for listener in self._listeners:
+            self._unregister(listener)
+            listener.close()
+        for connection in list(self._connections):
+            connection.drain()
+
+    def _abort(self) -> None:
+        """Cancels what runs, and closes."""
+        for connection in list(self._connections):
+            connection.cancel()
+            connection.flush()
+            connection.close()
