@@ -94,7 +94,7 @@ def test_a_call_of_our_transport_goes_at_once() -> None:
                 assert [answer async for answer in answers] == [data, data]
         await transport.stop(5)
 
-    names = ("Unary", "Streaming", "Connection", "Completion", Task.__name__)
+    names = ("Unary", "Streaming", "Completion", Task.__name__)
     before = alive(*names)
 
     asyncio.run(call_all())

@@ -21,7 +21,9 @@ from service.transport import CallObserver, Method, StreamMethod, TransportOptio
 from service.transport.http2.connection import Connection
 from service.transport.http2.headers import RequestHeaders
 from service.transport.http2.listening import accept, listen
-from service.transport.http2.rpc import Refusal, Rpc, Streaming, Unary
+from service.transport.http2.rpc import Refusal, Rpc
+from service.transport.http2.streaming import Streaming
+from service.transport.http2.unary import Unary
 from service.transport.tls import Certificates
 
 _TICK: Final = 0.05  # seconds between looks at deadlines, while RPCs run
@@ -134,7 +136,7 @@ class Http2Transport:
             while self._soon:
                 self._guard(self._soon.popleft())
             while self._unsent:
-                self._guard(self._unsent.pop().flush)
+                self._guard(self._unsent.pop().outgoing.flush)
             busy = self._idle or self._soon
             events = self._epoll.poll(0 if busy else self._patience())
             for number, mask in events:
@@ -213,7 +215,7 @@ class Http2Transport:
 
         def on_event(mask: int) -> None:
             if mask & select.EPOLLOUT:
-                connection.flush()
+                connection.writable(time.monotonic())
             if mask & ~select.EPOLLOUT:
                 connection.readable(time.monotonic())
 
@@ -235,5 +237,5 @@ class Http2Transport:
         """Cancels what runs, and closes."""
         for connection in list(self._connections):
             connection.cancel()
-            connection.flush()
+            connection.outgoing.flush()
             connection.close()

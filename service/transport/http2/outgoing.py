@@ -1,0 +1,302 @@
+"""What a connection sends: frames in order, within the client's windows, as fast as it reads.
+
+Answers may come from any thread, so all of this is guarded by one lock. The transport's own thread
+leaves what it has to send until it has handled all that arrived; other threads send at once. With
+the lock held no handler runs: whoever waited for room is called by the transport's thread.
+"""
+
+import itertools
+import socket
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from service.transport.http2 import frames, headers
+from service.transport.http2.frames import ErrorCode, ProtocolError
+from service.transport.spliced import Buffer
+
+if TYPE_CHECKING:
+    from service.transport.http2.rpc import Rpc
+
+_BUFFERS: Final = 512  # in one call of sendmsg; the kernel takes 1024
+_RECORD_BUFFERS: Final = 16  # in one call of TLS, which has no sendmsg
+_FULL: Final = 2**19  # bytes that wait for the socket, beyond which streams wait too
+_UNREAD: Final = 2**22  # bytes, beyond which a client that asks for replies and reads none goes
+_OPENING_HEAD: Final = frames.head(len(headers.OPENING), frames.HEADERS, frames.END_HEADERS)
+_LAST: Final = frames.END_HEADERS | frames.END_STREAM
+_OK_HEAD: Final = frames.head(len(headers.OK_TRAILERS), frames.HEADERS, _LAST)
+
+
+class Sender(Protocol):
+    """What it needs of the connection and its transport; from any thread."""
+
+    def on_thread(self) -> bool:
+        """Whether this is the transport's own thread."""
+        ...
+
+    def flush_later(self) -> None:
+        """Flushes once all that arrived is handled; on the transport's own thread."""
+        ...
+
+    def watch(self, *, writable: bool) -> None:
+        """Whether to flush when the socket takes more."""
+        ...
+
+    def sent_all(self) -> None:
+        """Nothing waits to be sent."""
+        ...
+
+    def lost(self) -> None:
+        """The socket is broken."""
+        ...
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Runs callback on the transport's thread, with no lock held."""
+        ...
+
+
+class Outgoing:
+    """See the module. `rpcs`: the open streams by their numbers."""
+
+    def __init__(self, sock: socket.socket, sender: Sender) -> None:
+        self.lock = threading.RLock()
+        self.rpcs: dict[int, Rpc] = {}
+        self.stream_window = frames.DEFAULT_WINDOW  # a new stream's
+        self.ready = True  # false before the TLS handshake is done
+        self.closed = False
+        self._sender = sender
+        self._socket = sock
+        self._tls = isinstance(sock, ssl.SSLSocket)
+        self._window = frames.DEFAULT_WINDOW
+        self.frame_size = frames.DEFAULT_FRAME_SIZE
+        self._buffers: deque[bytes | memoryview] = deque()
+        self._size = 0  # bytes in the buffers
+        self._blocked = False  # the socket takes no more at the moment
+        self._crowd: deque[Rpc] = deque()  # who waits for room in the buffers
+
+    # Of streams.
+
+    def answer(self, rpc: "Rpc", message: bytes) -> None:
+        """The whole answer of a unary RPC that ended well: headers, the message, trailers."""
+        size = len(message) + 5
+        stream = rpc.stream_bytes
+        with self.lock:
+            if size <= self._window and size <= rpc.window and size <= self.frame_size:
+                if self.rpcs.pop(rpc.stream, None) is None:
+                    return  # the client is gone
+                self._window -= size
+                self.send(
+                    b"".join(
+                        (
+                            _OPENING_HEAD,
+                            stream,
+                            headers.OPENING,
+                            size.to_bytes(3, "big"),
+                            b"\0\0",  # DATA, no flags
+                            stream,
+                            b"\0",  # not compressed
+                            (size - 5).to_bytes(4, "big"),
+                            message,
+                            _OK_HEAD,
+                            stream,
+                            headers.OK_TRAILERS,
+                        )
+                    )
+                )
+                return
+            self.open_answer(rpc)
+            self.send_message(rpc, (message,), len(message))
+            self.end(rpc, headers.OK_TRAILERS)
+
+    def open_answer(self, rpc: "Rpc") -> None:
+        """The headers of an answer."""
+        with self.lock:
+            if rpc.stream in self.rpcs:
+                self.send(_OPENING_HEAD + rpc.stream_bytes + headers.OPENING)
+
+    def send_message(self, rpc: "Rpc", pieces: Iterable[Buffer], size: int) -> bool:
+        """A message of so many bytes, as far as the windows allow now; the rest follows.
+
+        Returns whether there is room for the next; if not, `rpc.on_room` is called when there is.
+        """
+        with self.lock:
+            if rpc.stream not in self.rpcs:
+                return True  # the client is gone, and the handler will learn it
+            rpc.outgoing.append(memoryview(b"\0" + size.to_bytes(4, "big")))
+            for piece in pieces:
+                rpc.outgoing.append(memoryview(piece).cast("B"))  # type: ignore[arg-type]  # numpy's
+            self._pump(rpc)
+            if not rpc.outgoing and self._size <= _FULL:
+                return True
+            rpc.crowded = True
+            if not rpc.outgoing:
+                self._crowd.append(rpc)
+            return False
+
+    def end(self, rpc: "Rpc", trailers: bytes) -> None:
+        """Ends a stream once its messages are sent."""
+        with self.lock:
+            if rpc.stream in self.rpcs:
+                rpc.trailers = trailers
+                if not rpc.outgoing:
+                    self._finish(rpc)
+
+    def reset(self, stream: int, code: ErrorCode) -> None:
+        """Ends a stream without an answer."""
+        with self.lock:
+            self.rpcs.pop(stream, None)
+            self.send(frames.reset(stream, code))
+
+    # Of the connection.
+
+    def send(self, *buffers: bytes | memoryview) -> None:
+        """Frames that no window bounds, or that have been taken from it."""
+        with self.lock:
+            if self.closed:
+                return
+            first = not self._buffers
+            self._buffers += buffers
+            self._size += sum(map(len, buffers))
+            if self._sender.on_thread():
+                if first:
+                    self._sender.flush_later()
+            elif not self._blocked:
+                self.flush()
+
+    def reply(self, frame: bytes) -> None:
+        """What the client asked for. Raises ProtocolError if it asks and does not read."""
+        self.send(frame)
+        if self._size > _UNREAD:
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "replies are not read")
+
+    def set_limits(self, stream_window: int, frame_size: int) -> None:
+        """The client's settings. Raises ProtocolError if a window becomes too large."""
+        with self.lock:
+            self.frame_size = frame_size
+            for rpc in self.rpcs.values():
+                rpc.window = _grown(rpc.window, stream_window - self.stream_window)
+            self.stream_window = stream_window
+            self._pump_all()
+
+    def widen(self, stream: int, size: int) -> None:
+        """The client reads so many bytes more, on the connection if stream is 0. Raises
+        ProtocolError if the window becomes too large."""
+        with self.lock:
+            if not stream:
+                self._window = _grown(self._window, size)
+                self._pump_all()
+            elif (rpc := self.rpcs.get(stream)) is not None:
+                rpc.window = _grown(rpc.window, size)
+                self._pump(rpc)
+
+    def flush(self) -> None:
+        """Sends what waits, as far as the socket takes it."""
+        with self.lock:
+            if self.closed or not self.ready:
+                return
+            try:
+                while self._buffers:
+                    self._sent(self._write())
+            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                if not self._blocked:
+                    self._blocked = True
+                    self._sender.watch(writable=True)
+                return
+            except OSError:
+                self._sender.lost()
+                return
+            if self._blocked:
+                self._blocked = False
+                self._sender.watch(writable=False)
+            self._sender.sent_all()
+
+    def close(self) -> None:
+        """Drops what waits; nothing is sent any more."""
+        with self.lock:
+            self.closed = True
+            self._buffers.clear()
+            self._size = 0
+            self._crowd.clear()
+
+    def _pump_all(self) -> None:
+        for rpc in list(self.rpcs.values()):
+            if rpc.outgoing and self._window > 0:
+                self._pump(rpc)
+
+    def _pump(self, rpc: "Rpc") -> None:
+        """Sends what the windows allow of a stream."""
+        sent = False
+        while rpc.outgoing:
+            room = min(self._window, rpc.window, self.frame_size)
+            if room <= 0:
+                return
+            pieces, size = _cut(rpc.outgoing, room)
+            self._window -= size
+            rpc.window -= size
+            self.send(frames.head(size, frames.DATA, 0) + rpc.stream_bytes, *pieces)
+            sent = True
+        if not sent:
+            return
+        if rpc.trailers is not None:
+            self._finish(rpc)
+        elif rpc.crowded:
+            self._crowd.append(rpc)
+            self._make_room()
+
+    def _finish(self, rpc: "Rpc") -> None:
+        trailers = rpc.trailers
+        assert trailers is not None
+        self.rpcs.pop(rpc.stream, None)
+        self.send(frames.head(len(trailers), frames.HEADERS, _LAST) + rpc.stream_bytes + trailers)
+        if not rpc.half_closed:  # nobody reads what the client still sends
+            self.send(frames.reset(rpc.stream, ErrorCode.NO_ERROR))
+
+    def _write(self) -> int:
+        if self._tls:
+            return self._socket.send(b"".join(itertools.islice(self._buffers, _RECORD_BUFFERS)))
+        if len(self._buffers) == 1:
+            return self._socket.send(self._buffers[0])
+        return self._socket.sendmsg(itertools.islice(self._buffers, _BUFFERS))
+
+    def _sent(self, count: int) -> None:
+        buffers = self._buffers
+        self._size -= count
+        while count:
+            size = len(buffers[0])
+            if size > count:
+                buffers[0] = memoryview(buffers[0])[count:]
+                break
+            buffers.popleft()
+            count -= size
+        self._make_room()
+
+    def _make_room(self) -> None:
+        while self._crowd and self._size <= _FULL:
+            rpc = self._crowd.popleft()
+            rpc.crowded = False
+            self._sender.call_soon(rpc.on_room)
+
+
+def _cut(outgoing: deque[memoryview], room: int) -> tuple[list[memoryview], int]:
+    """Takes as many bytes as there is room for, or all; returns them and their number."""
+    pieces: list[memoryview] = []
+    size = 0
+    while outgoing and size < room:
+        piece = outgoing[0]
+        if size + len(piece) <= room:
+            outgoing.popleft()
+        else:
+            outgoing[0] = piece[room - size :]
+            piece = piece[: room - size]
+        pieces.append(piece)
+        size += len(piece)
+    return pieces, size
+
+
+def _grown(window: int, size: int) -> int:
+    window += size
+    if window > frames.MAX_WINDOW:
+        raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "a window is too large")
+    return window

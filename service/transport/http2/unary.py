@@ -1,0 +1,69 @@
+"""One message each way."""
+
+from typing import Final
+
+import grpc
+
+from service.completion import Task
+from service.errors import InvalidRequest
+from service.transport import Call, Method, Response, parse
+from service.transport.http2 import headers
+from service.transport.http2.connection import Connection
+from service.transport.http2.rpc import Rpc, Server
+from service.transport.spliced import Spliced
+
+_LARGE: Final = 2**15  # bytes of an answer, beyond which its pieces are sent from where they lie
+
+
+class Unary(Rpc):
+    """Runs the handler when the message is here."""
+
+    __slots__ = ("_method",)
+
+    def __init__(
+        self,
+        server: Server,
+        connection: Connection,
+        stream: int,
+        request: headers.RequestHeaders,
+        method: Method,
+    ) -> None:
+        super().__init__(server, connection, stream, request, method.path)
+        self._method = method
+
+    def on_message(self, data: bytes) -> None:
+        """See Rpc."""
+        if self.task is not None:
+            self.finish(InvalidRequest("request", "expected one message"))
+            return
+        try:
+            request = parse(self._method.request_type, data)
+        except InvalidRequest as error:
+            self.finish(error)
+            return
+        self.task = Task(self._method.handler(request, Call(self.deadline)), self._answer)
+        self.task.step()
+
+    def on_half_closed(self) -> None:
+        """See Rpc."""
+        if self.task is None:
+            self.finish(InvalidRequest("request", "expected one message"))
+
+    def write_end(self, trailers: bytes) -> None:
+        """See Rpc. A status without a message comes in the headers' place."""
+        self.connection.outgoing.end(self, headers.OPENING + trailers)
+
+    def _answer(self, response: Response | None, error: BaseException | None) -> None:
+        if response is None:
+            self.finish(error)
+            return
+        self.task = None
+        if not self._count(grpc.StatusCode.OK):
+            return
+        outgoing = self.connection.outgoing
+        if isinstance(response, Spliced) and response.size > _LARGE:
+            outgoing.open_answer(self)
+            outgoing.send_message(self, response.pieces, response.size)
+            outgoing.end(self, headers.OK_TRAILERS)
+        else:
+            outgoing.answer(self, response.SerializeToString())
