@@ -54,7 +54,7 @@ class ServedGraph:
         if len(inputs) < len(self.inputs):  # the noise was left out
             if seed is None and _DRAWN in outputs:
                 seed = new_seed()
-            inputs[_NOISE] = self.model.encoder_noise(seed, 0, items)
+            inputs[_NOISE] = await self.model.encoder_noise(seed, 0, items)
         elif seed is not None:
             raise InvalidRequest("parameters.seed", "is only used for noise that is left out")
         arrays = await self.model.run(self.kind, inputs, call.deadline)

@@ -1,6 +1,8 @@
 """A served model: sample, encode and decode on arrays, through the batchers of its graphs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,6 +17,7 @@ from service.sampling import Stream, standard_normal
 
 Float32 = NDArray[np.float32]
 Observations = NDArray[np.float32] | NDArray[np.uint8]
+_DRAWN_AT_ONCE = 8192  # values of noise, some 500 us; more are drawn on a thread of their own
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Model:
         self.observation_shape = tuple(version.manifest.observations.shape[1:])
         self.latent_shape = tuple(version.manifest.latents.shape[1:])
         self.resource = f"models/{version.name}/versions/{version.version}"
+        self._drawing = ThreadPoolExecutor(1, f"{version.name}-noise")  # starts when it has to
         value_range = version.manifest.value_range
         self._minimum = np.float32(value_range.minimum)
         self._maximum = np.float32(value_range.maximum)
@@ -57,8 +61,8 @@ class Model:
     ) -> tuple[Observations, Float32]:
         """Observations [count, ...] and the latents [count, ...] that they were decoded from."""
         label = self._label(labels, count)
-        noise = self._noise(seed, Stream.SAMPLE, start_index, count) * np.float32(temperature)
-        latents = noise
+        noise = await self._noise(seed, Stream.SAMPLE, start_index, count)
+        latents = noise = noise * np.float32(temperature)
         if "prior" in self.batchers:
             latents = (await self.run("prior", {"noise": noise, **label}, deadline))["latents"]
         return await self._decode({"latents": latents, **label}, deadline, uint8), latents
@@ -73,7 +77,7 @@ class Model:
     ) -> Posterior:
         """The posterior of observations [items, ...]; with a seed also one draw from each."""
         count = len(observations)
-        noise = self.encoder_noise(seed, start_index, count)
+        noise = await self.encoder_noise(seed, start_index, count)
         label = self._label(labels, count)
         graph, name = "encoder", "observations"
         if observations.dtype == np.uint8:
@@ -110,11 +114,11 @@ class Model:
         answer.entry = self.batchers[graph].submit(inputs, items, answer.settle_from, deadline)
         return cast("Mapping[str, Float32]", await answer)
 
-    def encoder_noise(self, seed: int | None, start_index: int, count: int) -> Float32:
+    async def encoder_noise(self, seed: int | None, start_index: int, count: int) -> Float32:
         """What the encoder draws latents [count, ...] with; zeros, for the mean, without a seed."""
         if seed is None:
             return np.zeros((count, *self.latent_shape), np.float32)
-        return self._noise(seed, Stream.ENCODE, start_index, count)
+        return await self._noise(seed, Stream.ENCODE, start_index, count)
 
     def check_observations(self, observations: Float32) -> None:
         """Raises InvalidRequest if a value lies outside the model's range."""
@@ -141,10 +145,19 @@ class Model:
         if graph not in self.batchers:
             raise InvalidRequest(field, f"expected float32: {self.resource} has no graph for uint8")
 
-    def _noise(self, seed: int, stream: Stream, start_index: int, count: int) -> Float32:
-        size = int(np.prod(self.latent_shape))
-        noise = standard_normal(seed, stream, start_index, count, size)
-        return noise.reshape(count, *self.latent_shape)
+    async def _noise(self, seed: int, stream: Stream, start_index: int, count: int) -> Float32:
+        size = math.prod(self.latent_shape)
+
+        def draw() -> Float32:
+            noise = standard_normal(seed, stream, start_index, count, size)
+            return noise.reshape(count, *self.latent_shape)
+
+        if count * size <= _DRAWN_AT_ONCE:
+            return draw()
+        # So many values take milliseconds, which nobody else shall wait for.
+        drawn: Completion[Float32] = Completion()
+        self._drawing.submit(_settle, drawn, draw)
+        return await drawn
 
     def _label(self, labels: Sequence[int], count: int) -> Arrays:
         names = self.version.manifest.labels
@@ -156,6 +169,13 @@ class Model:
             raise InvalidRequest("labels", f"expected 1 or {count} labels, not {len(labels)}")
         self.check_labels(labels, "labels")
         return {"label": np.broadcast_to(np.array(labels, np.int64), (count,))}
+
+
+def _settle(completion: Completion[Float32], draw: Callable[[], Float32]) -> None:
+    try:
+        completion.settle(draw())
+    except Exception as error:  # noqa: BLE001 - whoever waits gets it
+        completion.settle(error=error)
 
 
 class _Answer(Completion[Arrays]):

@@ -1,5 +1,6 @@
 """Models on arrays: which noise and labels reach which graph, and what comes back."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,20 @@ def test_the_noise_has_the_shape_of_the_latents() -> None:
     fake.model.latent_shape = (2, 3, 5)
     _, latents = fake.sample(count=4)
     assert latents.shape == (4, 2, 3, 5)
+
+
+def test_the_noise_of_many_items_is_drawn_on_another_thread() -> None:
+    fake = FakeModel()
+    waiting = fake.model.sample(5000, 7, 0, 1.0, (), None)
+    try:
+        drawn = waiting.send(None)  # as a transport does, whose thread goes on meanwhile
+        done = threading.Event()
+        drawn.when_done(done.set)
+        assert done.wait(30)
+    finally:
+        waiting.close()
+    _, latents = fake.sample(count=5000)
+    np.testing.assert_array_equal(latents, standard_normal(7, Stream.SAMPLE, 0, 5000, 2))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 2.0])
