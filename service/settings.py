@@ -30,6 +30,9 @@ class Settings(BaseModel):
     processes: int = Field(
         1, ge=1, le=1024, description="processes on one port, with a core or more for each"
     )
+    lifeline: int = Field(
+        -1, ge=-1, description="a pipe; drains when its other end closes, so with its parent"
+    )
     provider: Literal["auto", "cpu", "cuda"] = Field("auto", description="onnxruntime's provider")
     transport: Literal["auto", "lean", "public"] = Field(
         "auto", description="lean if it works with the installed grpcio, else grpc's public server"
