@@ -51,12 +51,12 @@ def test_more_processes_need_more_connections_and_dear_ones_cannot_reach_the_goa
     assert connections_needed(0.8, 2) is None
 
 
-def test_the_law_takes_the_worst_ratio_at_the_same_load_and_nothing_above_one() -> None:
-    worse = records("4 scale, same load", [90], [100])
-    flattered = records("4 scale, same load of each process", [150], [100])
+def test_the_law_takes_the_worst_ratio_at_equal_load_of_each_and_nothing_above_one() -> None:
+    equal = records("4 scale, same load of each process", [90], [100])
+    thinned = records("4 scale, same load", [70], [100])
 
-    _, about = report(ScalePlan(), worse + flattered)
-    _, better = report(ScalePlan(), records("4 scale, same load", [120], [100]))
+    _, about = report(ScalePlan(), equal + thinned)
+    _, better = report(ScalePlan(), records("4 scale, same load of each process", [120], [100]))
 
     assert about["cost_ratio"] == pytest.approx(0.9)
     assert better["cost_ratio"] == 1.0
