@@ -22,6 +22,7 @@ from scripts.launch import running_service
 QUEUE_ITEMS = 256
 REFUSAL_MS = 10.0  # the longest that a refusal may take
 _EXCESS = 1.5
+_LEAST_WARMUP, _LEAST_DURATION = 0.5, 1.5  # seconds; in less the queue does not fill
 _GOAL = "3 overload"
 
 
@@ -48,7 +49,11 @@ def overload(plan: Plan, repository: Path, threads: int) -> list[Record]:
     options = ("--threads", str(threads), "--max-queue-items", str(QUEUE_ITEMS))
     records = []
     with running_service(repository, *options) as service:
-        times = Load(concurrency=SATURATING_CALLERS, warmup=plan.warmup, duration=plan.duration)
+        times = Load(
+            concurrency=SATURATING_CALLERS,
+            warmup=max(plan.warmup, _LEAST_WARMUP),
+            duration=max(plan.duration, _LEAST_DURATION),
+        )
         method = decode(CONV, 1)
         capacity = run_load(service.target, method, times).requests_per_second
         load = replace(times, concurrency=None, rate=_EXCESS * capacity)

@@ -38,7 +38,7 @@ class Plan:
 
 
 FULL = Plan(5, 0.5, 2.0, 0.5, 2, Windows(1500, 25, 10), 200_000, (0.4,))
-QUICK = Plan(2, 0.2, 0.8, 0.3, 1, Windows(500, 50, 8), 20_000, (0.4,))
+QUICK = Plan(2, 0.2, 0.6, 0.2, 1, Windows(500, 50, 8), 20_000, (0.4,))
 
 
 @dataclass(frozen=True)
