@@ -1,4 +1,4 @@
-"""`python -m benchmarks run [--quick]`, `tune [--quick]` and `streams`."""
+"""`python -m benchmarks run [--quick]`, `tune [--quick]`, `scale [--quick]` and `streams`."""
 
 import argparse
 import shlex
@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import streams
+from benchmarks import scale, streams
 from benchmarks.errors import BenchmarkError
-from benchmarks.runner import render, run_benchmarks, write_results
+from benchmarks.runner import Results, describe, render, run_benchmarks, write_results
 from benchmarks.scenarios import FULL, QUICK
 from benchmarks.tuning import tune
 
@@ -29,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tuning = commands.add_parser("tune", help="look for Triton's best settings")
     tuning.add_argument("--quick", action="store_true", help="short rounds, for a look")
     commands.add_parser("streams", help="what streams save beside one-item calls")
-    for command in (run, tuning):
+    scaling = commands.add_parser("scale", help="what a process more adds, and a simulation")
+    scaling.add_argument("--quick", action="store_true", help="short rounds, for a look")
+    for command in (run, tuning, scaling):
         command.add_argument("--results", type=Path, default=_RESULTS, metavar="DIR")
     options = parser.parse_args(arguments)
     if options.command == "streams":
@@ -43,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(text)
             print(f"wrote {path}")
             return 0
+        if options.command == "scale":
+            print(_scale(options.quick, options.results, f"scale{quick}"))
+            return 0
         results, about = run_benchmarks(plan, options.threads, options.service_options)
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -51,6 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = write_results(options.results, f"goals{quick}", results, about)
     print(f"wrote {path}")
     return 1 if results.errors else 0
+
+
+def _scale(quick: bool, folder: Path, what: str) -> str:
+    """Measures, simulates and writes; the table and what the simulation says."""
+    plan = scale.QUICK if quick else scale.ScalePlan()
+    about = describe(FULL, {})
+    results = Results(scale.measure(plan))
+    text, more = scale.report(plan, results.records)
+    path = write_results(folder, what, results, about | more)
+    return f"{render(results)}\n{text}\nwrote {path}"
 
 
 if __name__ == "__main__":

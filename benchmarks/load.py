@@ -48,7 +48,8 @@ class Load:
 @dataclass(frozen=True)
 class LoadReport:
     """What a load saw. Latencies in ms over calls that ended well; None where there was none, or
-    the percentile has not ended. `lag_p99_ms`: how late the generator itself was (open loop).
+    the percentile has not ended; `refused_p99_ms` over those that the full server refused.
+    `lag_p99_ms`: how late the generator itself was (open loop).
 
     `server_cpu_us` is the server's and `client_cpu_us` the generator's CPU time for each request.
     """
@@ -62,6 +63,7 @@ class LoadReport:
     p99_ms: float | None
     max_ms: float | None
     lag_p99_ms: float | None
+    refused_p99_ms: float | None
     client_cpu_us: float
     server_cpu_us: float | None = None
     resident_before: int | None = None
@@ -117,6 +119,7 @@ def summarize(tally: Tally, client_cpu: float) -> LoadReport:
         p90_ms=_milliseconds(percentile(latencies, 90)),
         p99_ms=_milliseconds(percentile(latencies, 99)),
         max_ms=_milliseconds(percentile(latencies, 100)),
+        refused_p99_ms=_milliseconds(percentile(sorted(tally.refusals), 99)),
         lag_p99_ms=_milliseconds(percentile(lags, 99)),
         client_cpu_us=client_cpu / max(requests, 1) * 1e6,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 _OK = "OK"
+REFUSALS = frozenset({"REFUSED_STREAM", "RESOURCE_EXHAUSTED"})  # the server is full, not broken
 
 
 class Client(Protocol):
@@ -39,6 +40,7 @@ class Tally:
     latencies: list[float] = field(default_factory=list)
     codes: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    refusals: list[float] = field(default_factory=list)  # seconds until a call was refused
     lags: list[float] = field(default_factory=list)  # open loop: submitted later than scheduled
 
     def add(self, latency: float, code: str) -> None:
@@ -46,6 +48,8 @@ class Tally:
         self.codes[code] += 1
         if code == _OK:
             self.latencies.append(latency)
+        elif code in REFUSALS:
+            self.refusals.append(latency)
 
 
 def poisson_arrivals(rate: float, duration: float, seed: int) -> Iterator[float]:

@@ -36,6 +36,15 @@ def decode(model: BenchModel, items: int) -> Method:
     return Method(DECODE, request.SerializeToString(), _answer_bytes(model, items))
 
 
+def decode_uint8(model: BenchModel, items: int) -> Method:
+    """vae.v1.Decode of `items` latents to observations in uint8."""
+    method = decode(model, items)
+    request = vae_service_pb2.DecodeRequest.FromString(method.request)
+    request.observation_encoding = vae_service_pb2.OBSERVATION_ENCODING_UINT8
+    size = items * model.observation_size
+    return Method(DECODE, request.SerializeToString(), (size, size + _OVERHEAD))
+
+
 def infer(model: BenchModel, items: int) -> Method:
     """The Open Inference Protocol's ModelInfer of `items` latents, as raw contents; it asks for
     `observations` alone."""

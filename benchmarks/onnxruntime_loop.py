@@ -22,11 +22,17 @@ BATCHES = (1, 8, 16, 32, 64)
 
 
 def measure(
-    graph: Path, threads: int, seconds: float, batches: Sequence[int], spinning: bool
+    graph: Path,
+    threads: int,
+    seconds: float,
+    batches: Sequence[int],
+    spinning: bool,
+    uint8: bool = False,
 ) -> dict[int, float]:
     """Items a second of a decoder by batch size, `seconds` each.
 
     `spinning`: whether onnxruntime's threads wait for work by burning CPU, its default.
+    `uint8`: whether it gives observations in uint8.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -34,17 +40,17 @@ def measure(
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     (latents,) = session.get_inputs()
-    observations = next(one for one in session.get_outputs() if one.name == "observations")
+    name = "observations_uint8" if uint8 else "observations"
+    dtype = np.uint8 if uint8 else np.float32
+    observations = next(one for one in session.get_outputs() if one.name == name)
     random = np.random.default_rng(0)
     rates: dict[int, float] = {}
     for batch in batches:
         values = random.standard_normal((batch, *latents.shape[1:]), dtype=np.float32)
-        outputs = np.empty((batch, *observations.shape[1:]), np.float32)
+        outputs = np.empty((batch, *observations.shape[1:]), dtype)
         binding = session.io_binding()
         binding.bind_cpu_input(latents.name, values)
-        binding.bind_output(
-            observations.name, "cpu", 0, np.float32, outputs.shape, outputs.ctypes.data
-        )
+        binding.bind_output(observations.name, "cpu", 0, dtype, outputs.shape, outputs.ctypes.data)
         run = partial(session.run_with_iobinding, binding)
         _rate(run, seconds / 5)
         rates[batch] = _rate(run, seconds) * batch
@@ -52,12 +58,16 @@ def measure(
 
 
 def run_loop(
-    graph: Path, threads: int, seconds: float, batches: Sequence[int] = BATCHES
+    graph: Path,
+    threads: int,
+    seconds: float,
+    batches: Sequence[int] = BATCHES,
+    uint8: bool = False,
 ) -> dict[int, float]:
     """`measure` in a process of its own; with more than one thread, the better of both ways to
     wait."""
     ways = ("0", "1") if threads > 1 else ("0",)
-    results = [_run(graph, threads, seconds, batches, way) for way in ways]
+    results = [_run(graph, threads, seconds, batches, way, uint8) for way in ways]
     return {batch: max(result[batch] for result in results) for batch in batches}
 
 
@@ -69,18 +79,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="of each batch size")
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--spinning", type=int, choices=(0, 1), default=0)
+    parser.add_argument("--uint8", action="store_true", help="observations in uint8")
     given = parser.parse_args(arguments)
-    rates = measure(given.graph, given.threads, given.seconds, given.batches, bool(given.spinning))
+    rates = measure(
+        given.graph,
+        given.threads,
+        given.seconds,
+        given.batches,
+        bool(given.spinning),
+        given.uint8,
+    )
     sys.stdout.write(json.dumps(rates) + "\n")
     return 0
 
 
 def _run(
-    graph: Path, threads: int, seconds: float, batches: Sequence[int], spinning: str
+    graph: Path,
+    threads: int,
+    seconds: float,
+    batches: Sequence[int],
+    spinning: str,
+    uint8: bool,
 ) -> dict[int, float]:
     command = [sys.executable, "-m", "benchmarks.onnxruntime_loop", "--graph", str(graph)]
     command += ["--threads", str(threads), "--seconds", str(seconds), "--spinning", spinning]
     command += ["--batches", *map(str, batches)]
+    command += ["--uint8"] if uint8 else []
     limit = 60 + 2 * seconds * len(batches)
     process = subprocess.run(  # noqa: S603 - this very module
         command, capture_output=True, text=True, timeout=limit, check=False

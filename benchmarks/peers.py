@@ -9,6 +9,7 @@
 """
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -122,7 +123,7 @@ def _link_libraries(peers: Peers) -> None:
             raise BenchmarkError(
                 f"{TRITON} holds no {pattern}, which perf_analyzer needs as {name}"
             )
-        (folder / name).symlink_to(found[0])
+        (folder / name).symlink_to(os.path.relpath(found[0], folder))  # the folder may move
 
 
 def _pip(target: Path, *arguments: str) -> None:

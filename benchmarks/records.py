@@ -12,6 +12,8 @@ FORMATS = {
     "p50 ms": ".2f",
     "p99 ms": ".2f",
     "server CPU us/request": ",.0f",
+    "refused %": ".2f",
+    "refused p99 ms": ".2f",
     "start-up s": ".2f",
     "resident MiB": ".0f",
     "growth MiB": ".1f",

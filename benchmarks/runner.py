@@ -22,6 +22,7 @@ from benchmarks.messages import (
     speaks_inference,
 )
 from benchmarks.models import MLP, MODELS, build_repository, decoder_file
+from benchmarks.overload import overload
 from benchmarks.peers import install_peers
 from benchmarks.records import Record, comparisons, medians, table
 from benchmarks.scenarios import BATCH, Bench, Case, Plan
@@ -90,6 +91,7 @@ def run_benchmarks(
             results.run(cases, plan.rounds)
             results.run(scenarios.open_arrivals(bench, capacity(results)), plan.rounds)
             results.run(scenarios.perf_analyzer(bench), plan.perf_rounds)
+        results.records += overload(plan, repository, threads)
         for number in range(plan.rounds):
             for start in (*start_tritons, start_service):
                 results.records.append(lifetimes.start_up(start, number))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from benchmarks.http2 import Method
 from benchmarks.load import Load, LoadReport, run_load
-from benchmarks.messages import decode, infer
+from benchmarks.loops import REFUSALS
+from benchmarks.messages import decode, decode_uint8, infer
 from benchmarks.models import CONV, MLP, MODELS, BenchModel, decoder_file
 from benchmarks.onnxruntime_loop import BATCHES, run_loop
 from benchmarks.peers import Peers
@@ -37,7 +38,7 @@ class Plan:
 
 
 FULL = Plan(5, 0.5, 2.0, 0.5, 2, Windows(1500, 25, 10), 200_000, (0.4,))
-QUICK = Plan(2, 0.2, 0.8, 0.3, 1, Windows(500, 50, 8), 20_000, (0.4,))
+QUICK = Plan(2, 0.2, 0.6, 0.2, 1, Windows(500, 50, 8), 20_000, (0.4,))
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,10 @@ def batched(bench: Bench) -> list[Case]:
         cases += [
             _load_case("2 batched", bench, model, BATCH, name, load, api) for api in bench.apis()
         ]
+        levels = f"{name}, uint8"
+        ours = (bench.service, "Decode", decode_uint8)
+        cases.append(_loop_case("2 batched", bench, model, levels, (BATCH,), uint8=True))
+        cases.append(_load_case("2 batched", bench, model, BATCH, levels, load, ours))
     return cases
 
 
@@ -120,7 +125,8 @@ def open_arrivals(bench: Bench, capacity: float) -> list[Case]:
 
 
 def record_of(subject: Subject, number: int, items: int, report: LoadReport) -> Record:
-    """The metrics of a load; latencies only where their percentile has ended."""
+    """The metrics of a load; latencies only where their percentile has ended. A refusal by a full
+    server is a figure, no error."""
     metrics: dict[str, float | None] = {
         "requests/s": report.requests_per_second if items == 1 else None,
         "items/s": report.requests_per_second * items,
@@ -130,8 +136,13 @@ def record_of(subject: Subject, number: int, items: int, report: LoadReport) -> 
         "client CPU us/request": report.client_cpu_us,
         "generator lag p99 ms": report.lag_p99_ms,
     }
+    refused = sum(report.errors.get(code, 0) for code in REFUSALS)
+    if refused or report.lag_p99_ms is not None:  # an open loop may ask for more than there is
+        metrics["refused %"] = 100 * refused / max(report.requests, 1)
+        metrics["refused p99 ms"] = report.refused_p99_ms
+    errors = {code: count for code, count in report.errors.items() if code not in REFUSALS}
     known = {name: value for name, value in metrics.items() if value is not None}
-    return Record(subject, number, known, report.errors)
+    return Record(subject, number, known, errors)
 
 
 def _load_case(
@@ -178,13 +189,18 @@ def _perf_case(bench: Bench, server: Server, callers: int) -> Case:
 
 
 def _loop_case(
-    goal: str, bench: Bench, model: BenchModel, name: str, batches: tuple[int, ...]
+    goal: str,
+    bench: Bench,
+    model: BenchModel,
+    name: str,
+    batches: tuple[int, ...],
+    uint8: bool = False,
 ) -> Case:
     subject = Subject(goal, model.name, name, "loop", ONNXRUNTIME)
     graph = decoder_file(bench.repository, model)
 
     def measure(number: int) -> Record:
-        rates = run_loop(graph, bench.threads, bench.plan.loop, batches)
+        rates = run_loop(graph, bench.threads, bench.plan.loop, batches, uint8)
         by_batch = {f"items/s at {batch}": rate for batch, rate in rates.items()}
         return Record(subject, number, {"items/s": max(rates.values()), **by_batch}, {})
 

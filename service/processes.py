@@ -3,18 +3,23 @@
 The kernel spreads connections over the processes, so clients need several connections to reach
 all of them (many clients have them, or a load balancer does). This process starts the others,
 restarts one that dies, passes SIGTERM on, and merges their metrics: every series gets a label
-`process`, so that nothing is counted twice and a sum is right.
+`process`, so that nothing is counted twice and a sum is right. They end with it (`lifeline`).
+
+Triton's ModelStatistics are those of the process that a connection reached.
 """
 
 import asyncio
 import contextlib
+import errno
 import json
 import signal
 import socket
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter
@@ -22,29 +27,55 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from service.lifeline import lifeline
 from service.logs import Logger
 from service.metrics import serve_metrics
+from service.server import longest_drain
 from service.session import cpu_quota
 from service.settings import Settings
 
 _SCRAPE_SECONDS = 5.0
-_RESTART_SECONDS = 1.0
+_FIRST_DELAY = 1.0
+_LAST_DELAY = 30.0
+_SOUND_SECONDS = 60.0
+_LINE_BYTES = 2**20
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 @dataclass
 class _Child:
-    """One process, and the port of its metrics once it listens."""
+    """One process, and the port of its metrics while it listens."""
 
     index: int
     process: asyncio.subprocess.Process
     metrics_port: int | None = None
 
 
+def restart_delay(previous: float, lived: float) -> float:
+    """Seconds until a process that lived so long is started again; previous: the last delay.
+
+    Twice the last, at most half a minute; from a second on after a minute of life.
+    """
+    if lived >= _SOUND_SECONDS:
+        previous = 0.0
+    return min(max(2 * previous, _FIRST_DELAY), _LAST_DELAY)
+
+
+def exit_code(code: int) -> int:
+    """A process's code as a shell has it: 128 and the signal for one that a signal ended.
+
+    One that SIGTERM ended had not come far enough to drain, which is no failure.
+    """
+    if code == -signal.SIGTERM:
+        return 0
+    return code if code >= 0 else 128 - code
+
+
 async def supervise(settings: Settings, arguments: Sequence[str], log: Logger) -> int:
     """Runs `settings.processes` processes until SIGTERM or SIGINT; the largest of their exit codes.
 
-    A process that ends before it listens ends all of them, as the next would end likewise; one
-    that dies later is started again after a second.
+    One that dies is started again, later each time, while others serve. One that ends before it
+    listens when no other does ends all, with its code: whoever started us knows what to do then.
     """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -58,35 +89,48 @@ async def supervise(settings: Settings, arguments: Sequence[str], log: Logger) -
         "Processes that died and were started again.",
         registry=registry,
     )
-    with _reserved(settings.listen) as port:
+    with reserved(settings.listen) as port, lifeline() as descriptor:
         metrics_server, metrics_port = serve_metrics(
             settings.metrics_host, settings.metrics_port, registry
         )
         log.info("listening", processes=settings.processes, port=port, metrics_port=metrics_port)
-        command = _command(settings, arguments, port)
+        command = _command(settings, arguments, port, descriptor)
 
         async def keep(index: int) -> int:
+            delay = 0.0
             while True:
+                started = time.monotonic()
                 process = await asyncio.create_subprocess_exec(
-                    *command, stderr=asyncio.subprocess.PIPE
+                    *command,
+                    stderr=asyncio.subprocess.PIPE,
+                    limit=_LINE_BYTES,
+                    pass_fds=(descriptor,),
                 )
                 child = children[index] = _Child(index, process)
                 if stopping.is_set():
                     process.terminate()
                 await _forward_log(child)
                 code = await process.wait()
-                if stopping.is_set() or child.metrics_port is None:
+                served, child.metrics_port = child.metrics_port is not None, None
+                if stopping.is_set():
+                    return exit_code(code)
+                log.error("process_died", process=index, code=code, served=served)
+                if not served and not any(other.metrics_port for other in children.values()):
                     stopping.set()
-                    return abs(code)
-                log.error("process_died", process=index, code=code)
+                    return exit_code(code) or 1
+                delay = restart_delay(delay, time.monotonic() - started)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stopping.wait(), delay)
+                    return 0
                 restarts.inc()
-                await asyncio.sleep(_RESTART_SECONDS)
 
         keepers = [asyncio.create_task(keep(index)) for index in range(settings.processes)]
         await stopping.wait()
-        for child in children.values():
-            if child.process.returncode is None:
-                child.process.terminate()
+        _each_alive(children, "terminate")
+        _, late = await asyncio.wait(keepers, timeout=longest_drain(settings))
+        if late:
+            log.error("killing", processes=len(late))
+            _each_alive(children, "kill")
         codes = await asyncio.gather(*keepers)
         metrics_server.shutdown()
         metrics_server.server_close()
@@ -94,7 +138,14 @@ async def supervise(settings: Settings, arguments: Sequence[str], log: Logger) -
     return max(codes)
 
 
-def _command(settings: Settings, arguments: Sequence[str], port: int) -> list[str]:
+def _each_alive(children: dict[int, _Child], call: str) -> None:
+    for child in children.values():
+        if child.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):  # it ended, and nobody has looked yet
+                getattr(child.process, call)()
+
+
+def _command(settings: Settings, arguments: Sequence[str], port: int, descriptor: int) -> list[str]:
     """The command line of a process: as ours, and the later of two equal options counts."""
     host = settings.listen.rpartition(":")[0]
     threads = settings.threads or max(1, cpu_quota() // settings.processes)
@@ -102,6 +153,7 @@ def _command(settings: Settings, arguments: Sequence[str], port: int) -> list[st
         "listen": f"{host}:{port}",
         "reuse-port": "true",
         "processes": "1",
+        "lifeline": str(descriptor),
         "threads": str(threads),
         "metrics-host": "127.0.0.1",
         "metrics-port": "0",
@@ -111,18 +163,33 @@ def _command(settings: Settings, arguments: Sequence[str], port: int) -> list[st
 
 
 @contextlib.contextmanager
-def _reserved(listen: str) -> Iterator[int]:
+def reserved(listen: str) -> Iterator[int]:
     """Holds an address and gives its port, so that no other program takes it meanwhile.
 
-    A bound socket that does not listen gets no connections. Raises OSError if somebody else has it.
+    A bound socket that does not listen gets no connections. Without IPv6, [::] is every address of
+    IPv4, as it is for gRPC. Raises OSError if somebody else has the address, or nobody can have it.
     """
     host, _, port = listen.rpartition(":")
-    address = (host.strip("[]"), int(port))
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as reserved:
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind(address)
-        yield int(reserved.getsockname()[1])
+    host = host.strip("[]")
+    try:
+        bound = _bound(socket.AF_INET6 if ":" in host else socket.AF_INET, host, int(port))
+    except OSError as error:
+        if host != "::" or error.errno not in _NO_IPV6:
+            raise OSError(error.errno, f"cannot listen on {listen}: {error.strerror}") from error
+        bound = _bound(socket.AF_INET, "", int(port))
+    with bound:
+        yield int(bound.getsockname()[1])
+
+
+def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 async def _forward_log(child: _Child) -> None:
@@ -131,7 +198,7 @@ async def _forward_log(child: _Child) -> None:
     async for line in child.process.stderr:
         try:
             event = {"process": child.index, **json.loads(line)}
-        except ValueError:
+        except (ValueError, TypeError):  # no JSON, or no event
             sys.stderr.write(line.decode(errors="replace"))
             continue
         if event.get("event") == "listening":
@@ -146,10 +213,13 @@ class _Merged(Collector):
         self._children = children
 
     def collect(self) -> Iterator[Metric]:
-        """Asks every process; one that does not answer is left out."""
+        """Asks every process, all at once; one that does not answer is left out."""
         merged: dict[str, Metric] = {}
-        for child in list(self._children.values()):
-            for family in _scrape(child):
+        children = list(self._children.values())
+        with ThreadPoolExecutor(max(len(children), 1)) as threads:
+            scraped = list(threads.map(_scrape, children))
+        for child, families in zip(children, scraped, strict=True):
+            for family in families:
                 whole = merged.setdefault(
                     family.name, Metric(family.name, family.documentation, family.type)
                 )
@@ -160,9 +230,10 @@ class _Merged(Collector):
 
 
 def _scrape(child: _Child) -> list[Metric]:
-    if child.metrics_port is None:
+    port = child.metrics_port
+    if port is None:
         return []
-    url = f"http://127.0.0.1:{child.metrics_port}/metrics"
+    url = f"http://127.0.0.1:{port}/metrics"
     try:
         with urllib.request.urlopen(url, timeout=_SCRAPE_SECONDS) as response:
             text = response.read().decode()

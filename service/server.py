@@ -11,6 +11,7 @@ from dataclasses import replace
 from service.batching import Arrays, Batcher, BatchingOptions
 from service.health import HEALTH_SERVICE, Health
 from service.inference_v2 import INFERENCE_SERVICE, InferenceV2
+from service.lifeline import hold
 from service.logs import Logger
 from service.metrics import Metrics, serve_metrics
 from service.model import Model, Models
@@ -24,6 +25,7 @@ from service.transport import Transport, TransportOptions
 from service.transport.choice import make_transport
 
 _INLINE_SECONDS = 0.001
+_LAST_SECONDS = 5.0
 
 
 def load_model(
@@ -80,6 +82,11 @@ def _seconds(session: Session, inputs: Arrays) -> float:
     return min(durations)
 
 
+def longest_drain(settings: Settings) -> float:
+    """Seconds after which a service that was told to end has ended, or never will."""
+    return settings.drain_delay + settings.drain_timeout + _LAST_SECONDS
+
+
 async def serve(settings: Settings, log: Logger) -> None:
     """Runs the service until SIGTERM or SIGINT, then drains it.
 
@@ -91,6 +98,8 @@ async def serve(settings: Settings, log: Logger) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    if settings.lifeline >= 0:
+        hold(settings.lifeline, loop, stopping.set, longest_drain(settings))
     options = SessionOptions(choose_provider(settings.provider), settings.threads or cpu_quota())
     metrics = Metrics()
     services = (VAE_SERVICE, MODEL_SERVICE, INFERENCE_SERVICE)

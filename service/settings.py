@@ -32,6 +32,9 @@ class Settings(BaseModel):
     processes: int = Field(
         1, ge=1, le=1024, description="processes on one port, with a core or more for each"
     )
+    lifeline: int = Field(
+        -1, ge=-1, description="a pipe; drains when its other end closes, so with its parent"
+    )
     provider: Literal["auto", "cpu", "cuda"] = Field("auto", description="onnxruntime's provider")
     transport: Literal["auto", "http2", "public"] = Field(
         "auto", description="http2, our own, if it passes its check at start; public, grpc's server"

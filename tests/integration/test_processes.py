@@ -2,8 +2,13 @@
 
 import os
 import signal
+import socket
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 
 import grpc
 import pytest
@@ -73,6 +78,120 @@ def test_a_process_that_dies_is_started_again_while_the_other_serves(
 
     assert restarts == {"": 1.0}
     assert code == 0
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def refused(target: str) -> bool:
+    host, _, port = target.rpartition(":")
+    with socket.socket() as client:
+        return client.connect_ex((host, int(port))) != 0
+
+
+def test_processes_end_when_the_one_that_started_them_is_killed(
+    start_service: StartService,
+) -> None:
+    with start_service("--processes", "2") as service:
+        service.wait_for_all(2)
+        children = children_of(service.process.pid)
+        service.process.kill()
+        service.process.wait(30)
+
+        assert len(children) == 2
+        wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+        assert refused(service.target)
+
+
+def test_a_process_that_hangs_does_not_keep_the_others_from_ending(
+    start_service: StartService,
+) -> None:
+    with start_service("--processes", "2", "--drain-timeout", "0") as service:
+        service.wait_for_all(2)
+        hung, _ = children_of(service.process.pid)
+        os.kill(hung, signal.SIGSTOP)
+
+        code = service.stop()
+
+    assert code == 128 + signal.SIGKILL
+
+
+def test_processes_that_cannot_start_again_end_all_so_that_somebody_notices(
+    start_service: StartService, digits_repository: Path, tmp_path: Path
+) -> None:
+    repository = tmp_path / "models"
+    repository.symlink_to(digits_repository)
+    with start_service("--processes", "2", "--repository", str(repository)) as service:
+        service.wait_for_all(2)
+        repository.unlink()
+        for child in children_of(service.process.pid):
+            os.kill(child, signal.SIGKILL)
+
+        assert service.process.wait(60) == 2
+
+
+class Callers:
+    """Threads with a connection each, that call one after the other until they are told to end."""
+
+    def __init__(self, target: str, count: int) -> None:
+        self._target = target
+        self._ended = threading.Event()
+        self.codes: Counter[grpc.StatusCode] = Counter()
+        self._threads = [threading.Thread(target=self._call) for _ in range(count)]
+
+    def __enter__(self) -> "Callers":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self) -> None:
+        request = SampleRequest(model="models/digits", sample_count=2, seed=1)
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+        with grpc.insecure_channel(self._target, options) as channel:
+            stub = VaeServiceStub(channel)
+            while not self._ended.is_set():
+                try:
+                    stub.Sample(request, timeout=10)
+                    self.codes[grpc.StatusCode.OK] += 1
+                except grpc.RpcError as error:
+                    self.codes[error.code()] += 1
+
+
+def test_under_load_every_answer_is_counted_once_and_a_drain_fails_none(
+    start_service: StartService,
+) -> None:
+    with start_service("--processes", "2", "--drain-delay", "0.5") as service:
+        service.wait_for_all(2)
+        with Callers(service.target, 8) as callers:
+            time.sleep(1)
+        requests = counted(service, "vae_requests_total", method="vae.v1.VaeService/Sample")
+        items = counted(service, "vae_batch_items_sum", graph="decoder")
+        with Callers(service.target, 8) as drained:
+            time.sleep(0.5)
+            code = service.stop()
+
+    assert set(callers.codes) == {grpc.StatusCode.OK}
+    assert sum(requests.values()) == callers.codes.total()
+    assert sum(items.values()) == 2 * callers.codes.total()
+    assert code == 0
+    # gRPC's core itself cancels what arrives while it shuts down, before any handler sees it.
+    unseen = drained.codes.pop(grpc.StatusCode.CANCELLED, 0)
+    assert unseen <= 8  # at most one for each connection
+    assert set(drained.codes) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+    assert drained.codes[grpc.StatusCode.OK] > 0
 
 
 def test_a_port_in_use_is_an_error(start_service: StartService) -> None:

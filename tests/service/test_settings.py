@@ -39,6 +39,7 @@ def test_the_defaults_are_the_documented_ports_and_no_delay() -> None:
         ("metrics_host", "127.0.0.1", "127.0.0.1"),
         ("reuse_port", "true", True),
         ("processes", "4", 4),
+        ("lifeline", "5", 5),
         ("provider", "cuda", "cuda"),
         ("transport", "public", "public"),
         ("tls_certificate", "tls.crt", Path("tls.crt")),
