@@ -45,10 +45,14 @@ class ServiceProcess:
         for _ in range(processes):
             self.wait_for("ready")
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, credentials: grpc.ChannelCredentials | None = None) -> None:
         """Waits until the service's health says that it takes requests."""
         request = health_pb2.HealthCheckRequest(service="vae.v1.VaeService")
-        with grpc.insecure_channel(self.target) as channel:
+        with (
+            grpc.secure_channel(self.target, credentials)
+            if credentials
+            else grpc.insecure_channel(self.target)
+        ) as channel:
             watch = health_pb2_grpc.HealthStub(channel).Watch(
                 request, timeout=_SECONDS, wait_for_ready=True
             )
@@ -79,18 +83,22 @@ class ServiceProcess:
 
 @contextlib.contextmanager
 def running_service(
-    repository: Path, *options: str, echo: Callable[[str], None] = lambda line: None
+    repository: Path,
+    *options: str,
+    echo: Callable[[str], None] = lambda line: None,
+    credentials: grpc.ChannelCredentials | None = None,
 ) -> Iterator[ServiceProcess]:
-    """A service of repository, ready for requests; `echo` gets every line of its log.
+    """A service of repository, ready for requests.
 
-    `options` are further command-line options. Ends the process when the block ends, if nobody has.
+    `options` are further command-line options, `credentials` those of a client of TLS; `echo` gets
+    every line of the log. Ends the process when the block ends, if nobody has.
     """
     command = [sys.executable, "-m", "service", "--repository", str(repository)]
     command += ["--listen", "127.0.0.1:0", "--metrics-port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             service = ServiceProcess(process, echo)
-            service.wait_until_ready()
+            service.wait_until_ready(credentials)
             yield service
         finally:
             process.kill()

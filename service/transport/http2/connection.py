@@ -3,6 +3,7 @@
 All of it runs on the transport's thread, but for what `outgoing` says.
 """
 
+import contextlib
 import random
 import socket
 import ssl
@@ -21,6 +22,7 @@ STREAM_WINDOW: Final = 2**20
 _CONNECTION_WINDOW: Final = 2**24
 _FRAME_SIZE: Final = 2**17  # the largest frame that clients may send
 _READ: Final = 2**18
+_LEAVE: Final = 2.0  # seconds for a client to close too
 _MAX_BLOCK: Final = 2**16
 _DRAIN_PING: Final = b"draining"
 _KEEPALIVE_PING: Final = b"keepaliv"
@@ -36,6 +38,10 @@ _GREETING: Final = frames.settings(
 
 class Owner(Protocol):
     """What a connection needs of its transport."""
+
+    def clock(self) -> float:
+        """Seconds of time.monotonic."""
+        ...
 
     def open(self, connection: "Connection", stream: int, request: headers.RequestHeaders) -> "Rpc":
         """The RPC of a new stream."""
@@ -72,6 +78,7 @@ class Connection:
         self.now = now
         self.outgoing = Outgoing(sock, self)
         self.rpcs = self.outgoing.rpcs
+        self._clock = owner.clock
         self.on_thread = owner.on_thread  # see `outgoing.Sender`
         self.call_soon = owner.call_soon
         self._owner = owner
@@ -89,7 +96,7 @@ class Connection:
         self._pinged: float | None = None  # when it was asked for a sign of life
         self._draining = False
         self._refusing = False  # new streams are not opened: the client knows that it shall go
-        self._closing = False  # closes as soon as all is sent
+        self._leaving: float | None = None  # when it began to close
         self.outgoing.ready = not isinstance(sock, ssl.SSLSocket)
         self.outgoing.send(_GREETING)
 
@@ -99,7 +106,9 @@ class Connection:
         """Reads what has arrived and acts on it."""
         self.now = self._heard = now
         try:
-            if self.outgoing.ready or self._shake_hands():
+            if self._leaving is not None:
+                self._discard()
+            elif self.outgoing.ready or self._shake_hands():
                 self._receive()
         except (BlockingIOError, ssl.SSLWantReadError):
             return
@@ -108,8 +117,9 @@ class Connection:
         except OSError:
             self.close()
         except ProtocolError as error:
+            self._abandon()
             self.outgoing.send(frames.go_away(self._last_stream, error.code, str(error)))
-            self._close_when_sent()
+            self._leave(now)
 
     def writable(self, now: float) -> None:
         """The socket takes more."""
@@ -184,8 +194,7 @@ class Connection:
             self._received = 0
         rpc = self.rpcs.get(stream)
         if rpc is None:
-            if stream > self._last_stream or not stream & 1:
-                raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that is not open")
+            self._check_known(stream, "DATA")
             return  # the stream has ended here; its client does not know yet
         if flags & frames.PADDED:
             start, end = _without_padding(data, start, end)
@@ -244,8 +253,7 @@ class Connection:
 
     def _on_reset(self, payload: bytes, flags: int, stream: int) -> None:
         frames.read_number(payload)
-        if not stream or stream > self._last_stream:
-            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "RST_STREAM of a stream that is not open")
+        self._check_known(stream, "RST_STREAM")
         rpc = self.rpcs.pop(stream, None)
         if rpc is not None:
             rpc.on_gone()
@@ -293,8 +301,11 @@ class Connection:
 
     def sent_all(self) -> None:
         """See `outgoing.Sender`."""
-        if self._closing or (self._refusing and not self.rpcs):
-            self.call_soon(self.close)
+        if self._leaving is not None:
+            with contextlib.suppress(OSError):  # it is gone already
+                self.socket.shutdown(socket.SHUT_WR)
+        elif self._refusing and not self.rpcs:
+            self.call_soon(self._leave_now)
 
     def lost(self) -> None:
         """See `outgoing.Sender`."""
@@ -311,14 +322,17 @@ class Connection:
     def keep(self, now: float) -> None:
         """What its lifetimes ask for: a handshake in time, signs of life, an end."""
         limits, age = self._lifetimes, now - self._opened
-        if not self._settled:
+        if self._leaving is not None:
+            if now - self._leaving > _LEAVE:
+                self.close()
+        elif not self._settled:
             if age > limits.handshake_timeout:
                 self.close()
         elif self._pinged is not None and now - self._pinged > limits.keepalive_timeout:
             self.close()
         elif age > self._max_age + limits.max_connection_age_grace:
             self.cancel()
-            self._close_when_sent()
+            self._leave(now)
         elif age > self._max_age:
             self.drain()
         elif self._pinged is None and now - self._heard > limits.keepalive_time:
@@ -352,14 +366,38 @@ class Connection:
         self.outgoing.close()
         self._owner.closed(self)
         self.socket.close()
+        self._abandon()
+
+    def _abandon(self) -> None:
+        """Tells what runs that nobody waits."""
         rpcs = list(self.rpcs.values())
         self.rpcs.clear()
         for rpc in rpcs:
             rpc.on_gone()
 
-    def _close_when_sent(self) -> None:
-        self._closing = True
-        self.flush_later()
+    def _leave(self, now: float) -> None:
+        """Closes once all is sent and the client has closed too, or after a while.
+
+        At once the kernel would reset the connection if the client had sent more, and the client
+        could lose answers that it has not read.
+        """
+        if self._leaving is None:
+            self._leaving = now
+            self.flush_later()
+
+    def _leave_now(self) -> None:
+        self._leave(self._clock())
+
+    def _discard(self) -> None:
+        while True:
+            if not self.socket.recv(_READ):
+                self.close()
+                return
+
+    def _check_known(self, stream: int, kind: str) -> None:
+        """Raises ProtocolError for a stream that has not been opened, unless none is any more."""
+        if not stream & 1 or (stream > self._last_stream and not self._refusing):
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"{kind} of a stream that is not open")
 
 
 # By type of frame. PRIORITY and unknown ones mean nothing here; a GOAWAY's client closes by itself.

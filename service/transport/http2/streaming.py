@@ -16,7 +16,16 @@ from service.transport.http2.rpc import Rpc, Server
 class Streaming(Rpc):
     """See `service.transport.Stream`. The handler runs from the start."""
 
-    __slots__ = ("_incoming", "_lock", "_method", "_opened", "_receiving", "_sending", "call")
+    __slots__ = (
+        "_complete",
+        "_incoming",
+        "_lock",
+        "_method",
+        "_opened",
+        "_receiving",
+        "_sending",
+        "call",
+    )
 
     def __init__(
         self,
@@ -32,6 +41,7 @@ class Streaming(Rpc):
         self._receiving: Completion[Message | None] | None = None
         self._sending: Completion[None] | None = None
         self._opened = False
+        self._complete = False  # the last message has arrived
         self._lock = threading.Lock()  # of what waits and who waits for it
         self.call = Call(self.deadline)
 
@@ -44,7 +54,7 @@ class Streaming(Rpc):
                 self.connection.call_soon(self.refill)
             return completion
         self._receiving = completion
-        if self._incoming or self.half_closed or not self.open:  # before, or on another thread
+        if self._incoming or self._complete or not self.open:  # before, or on another thread
             self._serve()
         return completion
 
@@ -76,6 +86,7 @@ class Streaming(Rpc):
 
     def on_half_closed(self) -> None:
         """See Rpc."""
+        self._complete = True
         self._serve()
 
     def on_room(self) -> None:
@@ -103,7 +114,7 @@ class Streaming(Rpc):
         """Gives the handler that waits what there is. From any thread."""
         with self._lock:
             completion = self._receiving
-            if completion is None or not (self._incoming or self.half_closed or not self.open):
+            if completion is None or not (self._incoming or self._complete or not self.open):
                 return
             self._receiving = None
             data = self._incoming.popleft() if self._incoming else None
