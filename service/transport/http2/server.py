@@ -137,7 +137,8 @@ class Http2Transport:
                 self._guard(self._soon.popleft())
             while self._unsent:
                 self._guard(self._unsent.pop().outgoing.flush)
-            busy = self._idle or self._soon
+            over = self._stopping and not self._connections
+            busy = self._idle or self._soon or over
             events = self._epoll.poll(0 if busy else self._patience())
             for number, mask in events:
                 if (handler := self._handlers.get(number)) is not None:
