@@ -1,4 +1,4 @@
-"""`python -m benchmarks run [--quick]`, `tune [--quick]`, `scale [--quick]` and `streams`."""
+"""`python -m benchmarks run [--quick]`, `tune [--quick]`, `scale [--quick]`, `streams`, `page`."""
 
 import argparse
 import shlex
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import scale, streams
+from benchmarks import page, scale, streams
 from benchmarks.errors import BenchmarkError
 from benchmarks.runner import Results, describe, render, run_benchmarks, write_results
 from benchmarks.scenarios import FULL, QUICK
@@ -14,6 +14,7 @@ from benchmarks.tuning import tune
 
 _STREAM_SECONDS = 5.0
 _RESULTS = Path(__file__).parent / "results"
+_PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,11 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("streams", help="what streams save beside one-item calls")
     scaling = commands.add_parser("scale", help="what a process more adds, and a simulation")
     scaling.add_argument("--quick", action="store_true", help="short rounds, for a look")
+    paging = commands.add_parser("page", help="write the results into docs/performance.md")
+    paging.add_argument("file", type=Path, metavar="FILE", help="that a run wrote")
     for command in (run, tuning, scaling):
         command.add_argument("--results", type=Path, default=_RESULTS, metavar="DIR")
     options = parser.parse_args(arguments)
     if options.command == "streams":
         print(streams.render(streams.measure(_STREAM_SECONDS)))
+        return 0
+    if options.command == "page":
+        page.write_results(_PAGE, options.file)
         return 0
     plan = QUICK if options.quick else FULL
     quick = "-quick" if options.quick else ""
