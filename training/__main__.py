@@ -13,7 +13,7 @@ from training.checkpoint import check_destination, load_run, save_run
 from training.config import FitConfig, with_overrides
 from training.data import load_dataset
 from training.errors import TrainingError
-from training.evaluate import Evaluation, evaluate
+from training.evaluate import IMPORTANCE_ITEMS, IMPORTANCE_SAMPLES, Effort, evaluate
 from training.fit import fit
 from training.pictures import draw_pictures
 from training.presets import presets
@@ -63,9 +63,30 @@ def _parser() -> argparse.ArgumentParser:
     evaluating.add_argument("run", type=Path, metavar="RUN")
     evaluating.add_argument("--json", action="store_true", help="print one JSON object")
     evaluating.add_argument(
+        "--importance-samples",
+        type=_count,
+        default=IMPORTANCE_SAMPLES,
+        metavar="K",
+        help="for the log-likelihood; default %(default)s, 0: none, 5000 in the literature",
+    )
+    evaluating.add_argument(
+        "--importance-items",
+        type=_count,
+        default=IMPORTANCE_ITEMS,
+        metavar="N",
+        help="items for it; default the first %(default)s, 0: all",
+    )
+    evaluating.add_argument(
         "--data-path", metavar="DIR", help="where the data set lies now; default: where it lay"
     )
     return parser
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise ValueError(text)
+    return count
 
 
 def _list() -> None:
@@ -85,17 +106,16 @@ def _fit(options: argparse.Namespace) -> None:
     pictures = draw_pictures(fitted.model, dataset)
     save_run(path, config, fitted.model, dataset, evaluation, fitted.history, pictures)
     print(f"fitted in {fitted.seconds:.1f} s; on {len(dataset.test)} test items:")
-    print(_table(evaluation, fitted.model.latent_size))
+    print(evaluation.table())
     print(f"wrote {path}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     run = load_run(options.run)
-    evaluation = evaluate(run.model, run.dataset(options.data_path))
-    if options.json:
-        print(json.dumps(evaluation.to_json()))
-    else:
-        print(_table(evaluation, run.model.latent_size))
+    samples, items = options.importance_samples, options.importance_items
+    effort = Effort(importance_samples=samples, importance_items=items or None)
+    evaluation = evaluate(run.model, run.dataset(options.data_path), effort)
+    print(json.dumps(evaluation.document()) if options.json else evaluation.table())
 
 
 def _config(name: str, settings: Sequence[str], smoke: bool) -> FitConfig:
@@ -115,18 +135,6 @@ def _config(name: str, settings: Sequence[str], smoke: bool) -> FitConfig:
         data = replace(config.data, train_limit=2000, test_limit=500)
         config = replace(config, data=data, epochs=3, evaluate_every=1)
     return with_overrides(config, overrides)
-
-
-def _table(evaluation: Evaluation, latent_size: int) -> str:
-    return "\n".join(
-        [
-            f"  ELBO          {evaluation.elbo:9.3f} nats per item",
-            f"  rate          {evaluation.rate:9.3f} nats per item",
-            f"  distortion    {evaluation.distortion:9.3f} nats per item",
-            f"  bits per dim  {evaluation.bits_per_dim:9.4f}",
-            f"  active units  {evaluation.active_units:5d} of {latent_size}",
-        ]
-    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from training.config import FitConfig, from_json, to_json
 from training.data import Dataset, load_dataset
 from training.errors import RunError, TrainingError
-from training.evaluate import Evaluation
+from training.evaluation import Evaluation
 from training.files import sync_directory, write_durably
 from training.models import Vae, build_model
 

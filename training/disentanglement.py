@@ -61,7 +61,8 @@ def _bin(code: Float64, bins: int) -> Int64:
     low, high = code.min(), code.max()
     if low == high:
         return np.zeros(len(code), np.int64)
-    return np.minimum((code - low) / (high - low) * bins, bins - 1).astype(np.int64)
+    scaled: Float64 = (code - low) / (high - low) * bins
+    return np.minimum(scaled, bins - 1).astype(np.int64)
 
 
 def _information(first: Int64, second: Int64) -> float:

@@ -11,8 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from training.adapter import VaeModel
 from training.data import Dataset
-from training.evaluate import posterior_means
+from training.evaluate import Items, posteriors
 from training.models import Vae
 
 Float32 = NDArray[np.float32]
@@ -29,12 +30,11 @@ def draw_pictures(model: Vae, dataset: Dataset) -> dict[str, bytes]:
     noise = torch.randn(_SAMPLES, model.latent_size, generator=generator)
     observations = torch.from_numpy(dataset.observations("test")[:_POINTS])
     pairs = observations[:_PAIRS]
+    means, _ = posteriors(VaeModel(model), Items(observations))
     return {
         "samples.png": samples(model.decode(noise).numpy()),
         "reconstructions.png": reconstructions(pairs.numpy(), model(pairs).numpy()),
-        "latent_space.png": latent_space(
-            posterior_means(model, observations).numpy(), dataset.test_labels[:_POINTS]
-        ),
+        "latent_space.png": latent_space(means.numpy(), dataset.test_labels[:_POINTS]),
     }
 
 

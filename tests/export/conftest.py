@@ -9,7 +9,7 @@ from export.graphs import Graph, trace_graphs
 from training.checkpoint import Run, load_run, save_run
 from training.config import DataConfig, FitConfig, ModelConfig
 from training.data import load_dataset
-from training.evaluate import evaluate
+from training.evaluate import Effort, evaluate
 from training.fit import initial_model
 
 # Latents, channels and the first batch sizes that the tracer tries are the same numbers on purpose.
@@ -45,6 +45,6 @@ def make_run(path: Path, model_config: ModelConfig) -> Path:
     model = initial_model(config, dataset).eval()
     with torch.no_grad():  # so that the posteriors of two observations differ clearly
         model.encoder[-1].weight.mul_(10)
-    evaluation = evaluate(model, dataset, draws=1)
+    evaluation = evaluate(model, dataset, Effort(draws=1, importance_samples=0))
     save_run(path, config, model, dataset, evaluation, history=[], pictures={})
     return path

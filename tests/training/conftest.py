@@ -9,7 +9,7 @@ import pytest
 from training.checkpoint import save_run
 from training.config import DataConfig, FitConfig, ModelConfig
 from training.data import Dataset, load_dataset
-from training.evaluate import Evaluation
+from training.evaluation import Evaluation
 from training.fit import Fitted, fit
 
 
@@ -43,7 +43,7 @@ def binary_dataset() -> Dataset:
 @pytest.fixture(scope="session")
 def evaluation() -> Evaluation:
     """Made up, to be told from measured numbers."""
-    return Evaluation(-27.5, 2.5, 25.0, 0.62, active_units=3)
+    return Evaluation(25.0, 20, elbo=-27.5, rate=2.5, bits_per_dim=0.62, active_units=3)
 
 
 @pytest.fixture(scope="session")

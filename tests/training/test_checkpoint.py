@@ -14,7 +14,7 @@ from training.checkpoint import check_destination, load_run
 from training.config import DataConfig, FitConfig
 from training.data import Dataset
 from training.errors import RunError
-from training.evaluate import Evaluation
+from training.evaluation import Evaluation
 from training.fit import Fitted
 
 

@@ -13,7 +13,6 @@ from training.__main__ import main
 from training.checkpoint import load_run
 from training.presets import presets
 
-FIELDS = ["elbo", "rate", "distortion", "bits_per_dim", "active_units", "log_likelihood"]
 QUICK = ["--smoke", *(f"--set={text}" for text in ("epochs=1", "model.hidden_sizes=16,8"))]
 
 
@@ -72,12 +71,10 @@ def test_evaluate_prints_one_json_object_with_the_numbers_of_the_run(
     output = capsys.readouterr().out
     document = json.loads(output)
     assert output.count("\n") == 1
-    assert list(document) == FIELDS
-    assert document.pop("log_likelihood") is None
     assert document["elbo"] == -(document["rate"] + document["distortion"])
-    assert document == pytest.approx(
-        {name: load_run(digits_run).metrics[name] for name in document}
-    )
+    assert [bound["k"] for bound in document.pop("bounds")] == [1, 5, 50, 500]
+    assert sum(document.pop("rate_by_unit")) == pytest.approx(document["rate"])
+    assert document == pytest.approx(dict(load_run(digits_run).metrics))
 
 
 def test_evaluate_prints_a_table_for_people(
@@ -87,7 +84,26 @@ def test_evaluate_prints_a_table_for_people(
     output = capsys.readouterr().out
     elbo = load_run(digits_run).metrics["elbo"]
     assert re.search(rf"ELBO +{elbo:.3f} nats per item", output)
-    assert re.search(r"active units +\d of 8\n", output)
+    assert re.search(r"active units +\d\n", output)
+    assert re.search(r"\n +500 +-\d+\.\d+ ", output)
+
+
+def test_evaluate_takes_as_many_importance_samples_as_it_is_told(
+    digits_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--importance-samples", "7", "--importance-items", "30", "--json"]
+    assert main(["evaluate", str(digits_run), *options]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [bound["k"] for bound in document["bounds"]] == [1, 5, 7]
+    assert document["importance_items"] == 30
+
+    assert main(["evaluate", str(digits_run), "--importance-samples", "0"]) == 0
+    assert "log-likelihood" not in capsys.readouterr().out
+
+
+def test_a_negative_number_of_samples_is_refused(digits_run: Path) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", str(digits_run), "--importance-samples", "-1"])
 
 
 @pytest.mark.parametrize(
