@@ -1,4 +1,4 @@
-"""`python -m training list | fit PRESET | evaluate RUN`."""
+"""`python -m training list | fit PRESET | evaluate RUN | report RUN`."""
 
 import argparse
 import difflib
@@ -14,9 +14,12 @@ from training.config import FitConfig, with_overrides
 from training.data import load_dataset
 from training.errors import TrainingError
 from training.evaluate import IMPORTANCE_ITEMS, IMPORTANCE_SAMPLES, Effort, evaluate
+from training.files import replace_durably
 from training.fit import fit
 from training.pictures import draw_pictures
 from training.presets import presets
+from training.report import FILE_NAME
+from training.report.run import read_history, report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _list()
         elif options.command == "fit":
             _fit(options)
+        elif options.command == "report":
+            _report(options)
         else:
             _evaluate(options)
     except TrainingError as error:
@@ -76,10 +81,30 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="items for it; default the first %(default)s, 0: all",
     )
-    evaluating.add_argument(
-        "--data-path", metavar="DIR", help="where the data set lies now; default: where it lay"
+    reporting = commands.add_parser("report", help="write the report of a run again")
+    reporting.add_argument("run", type=Path, metavar="RUN")
+    reporting.add_argument(
+        "--out", type=Path, metavar="FILE", help=f"default: RUN/{FILE_NAME}, which is replaced"
     )
+    for reading in (evaluating, reporting):
+        reading.add_argument(
+            "--data-path", metavar="DIR", help="where the data set lies now; default: where it lay"
+        )
     return parser
+
+
+def _report(options: argparse.Namespace) -> None:
+    run = load_run(options.run)
+    dataset = run.dataset(options.data_path)
+    content = report(
+        run.config, run.model, dataset, evaluate(run.model, dataset), read_history(options.run)
+    )
+    path = options.out or options.run / FILE_NAME
+    try:
+        replace_durably(path, content)
+    except OSError as error:
+        raise TrainingError(f"cannot write {path}: {error.strerror}") from error
+    print(f"wrote {path}")
 
 
 def _count(text: str) -> int:
@@ -104,6 +129,7 @@ def _fit(options: argparse.Namespace) -> None:
     fitted = fit(config, dataset, report=lambda line: print(line, flush=True))
     evaluation = evaluate(fitted.model, dataset)
     pictures = draw_pictures(fitted.model, dataset)
+    pictures[FILE_NAME] = report(config, fitted.model, dataset, evaluation, fitted.history)
     save_run(path, config, fitted.model, dataset, evaluation, fitted.history, pictures)
     print(f"fitted in {fitted.seconds:.1f} s; on {len(dataset.test)} test items:")
     print(evaluation.table())

@@ -65,18 +65,24 @@ class Evaluation:
         }
         return self.to_json() | {name: values for name, values in lists.items() if values}
 
-    def table(self) -> str:
-        """What applies, for people: one line for each number, then the bounds."""
-        lines = [
-            f"  {title:<28} {value:>10{form}} {unit}".rstrip()
+    def rows(self) -> list[tuple[str, str, str]]:
+        """The name, value and unit of each number that applies, but for the bounds."""
+        most = math.log(self.items)
+        units = {
+            "active_units": f"of {len(self.rate_by_unit)}" if self.rate_by_unit else "",
+            "active_units_by_rate": f"of {len(self.rate_by_unit)}",
+            "mutual_information": f"nats; at most {most:.3f} from {self.items} items",
+            "codes_used": f"of {self.code_count}",
+        }
+        return [
+            (title, f"{value:{form}}", units.get(name, unit))
             for name, title, form, unit in _ROWS
             if (value := getattr(self, name)) is not None
         ]
-        if self.codes_used is not None:
-            lines.append(f"  {'codes used':<28} {self.codes_used:>10} of {self.code_count}")
-        if self.mutual_information is not None:
-            most = math.log(self.items)
-            lines.append(f"  ({self.items} items show at most {most:.3f} nats of information)")
+
+    def table(self) -> str:
+        """What applies, for people: one line for each number, then the bounds."""
+        lines = [f"  {name:<26} {value:>10}  {unit}".rstrip() for name, value, unit in self.rows()]
         if self.bounds:
             lines.append("")
             lines.append(f"  bounds on the log-likelihood of {self.importance_items} items")
@@ -103,6 +109,7 @@ _ROWS = (
     ("moment_mismatch", "mismatch of its moments", ".3f", "nats"),
     ("discrepancy", "discrepancy (MMD^2)", ".5f", ""),
     ("information_gap", "mutual information gap", ".3f", ""),
+    ("codes_used", "codes used", "d", ""),
     ("perplexity", "perplexity of the codes", ".1f", ""),
     ("label_agreement", "label agreement", ".3f", ""),
 )
