@@ -97,6 +97,26 @@ def importance_bounds(
     once, so that neither many items nor many draws need memory; another `rows` is another draw.
     Raises ValueError without items or draws.
     """
+    return prepared_bounds(
+        lambda items, labels: log_weight, observations, noise_shape, ks, generator, label, rows
+    )
+
+
+@torch.no_grad()
+def prepared_bounds(
+    prepare: Callable[[Tensor, Tensor | None], LogWeight],
+    observations: Tensor,
+    noise_shape: Sequence[int],
+    ks: Sequence[int],
+    generator: torch.Generator,
+    label: Tensor | None = None,
+    rows: int = _ROWS,
+) -> list[Bound]:
+    """As `importance_bounds`, with log-weights that are prepared once for all draws of some items.
+
+    `prepare` takes n items and their labels, and what it returns is called with rows that are
+    these items in their order, again and again: an encoder need not run for every draw.
+    """
     if not len(observations) or not ks or min(ks) < 1:
         raise ValueError("a bound takes at least one item and one draw")
     chunks = range(0, len(observations), rows)
@@ -104,6 +124,7 @@ def importance_bounds(
     for i, of_chunk in zip(chunks, groups, strict=True):
         items = observations[i : i + rows]
         labels = None if label is None else label[i : i + rows]
+        log_weight = prepare(items, labels)
         left = max(ks)
         while left:
             draws = min(left, max(1, rows // len(items)))

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from training.adapter import VaeModel
-from training.bounds import importance_bounds
+from training.bounds import LogWeight, prepared_bounds
 from training.code_usage import code_usage
 from training.data import Dataset
 from training.disentanglement import mutual_information_gap
@@ -30,7 +31,7 @@ _BOUNDS = (1, 5, 50, 500)
 SEED = 20140501
 _CHUNK = 1000
 _DRAWN_ITEMS = 10_000
-_DISCREPANCY_ITEMS = 2000
+_DRAWN_LATENTS = 2000
 
 
 @runtime_checkable
@@ -127,9 +128,9 @@ def evaluate_items(
     if isinstance(model, Quantized):
         values |= _codes(model, items)
     else:
-        values |= _latents(model, items, generator)
         if is_bound(model) and effort.importance_samples:
             values |= _bounds(model, items, generator, effort)
+        values |= _latents(model, items, generator)
     if classify is not None and model.label_count is not None:
 
         def sample(label: Tensor) -> Tensor:
@@ -204,9 +205,10 @@ def _latents(model: Model, items: Items, generator: torch.Generator) -> dict[str
         values["information_gap"] = gap.score
     if not _has_standard_prior(model, items):
         return values
-    noise = torch.randn(means.shape, generator=generator)
-    found = mismatch(noise, means, log_variances)
-    latents = (means + torch.exp(0.5 * log_variances) * noise)[:_DISCREPANCY_ITEMS]
+    drawn = torch.linspace(0, len(means) - 1, min(len(means), _DRAWN_LATENTS)).long()
+    noise = torch.randn(len(drawn), means.shape[1], generator=generator)
+    found = mismatch(noise, means, log_variances, drawn)
+    latents = means[drawn] + torch.exp(0.5 * log_variances[drawn]) * noise
     values |= {
         "mutual_information": found.mutual_information,
         "mismatch": found.divergence,
@@ -232,8 +234,8 @@ def _bounds(
     ks = [k for k in _BOUNDS if k < samples] + [samples]
     observations = items.observations[: effort.importance_items]
     label = _label(model, items)
-    bounds = importance_bounds(
-        lambda rows, noise, label: model.elbo_terms(rows, noise, label).log_weight,
+    bounds = prepared_bounds(
+        partial(_prepare, model),
         observations,
         model.noise_shape,
         ks,
@@ -248,6 +250,26 @@ def _bounds(
         "importance_items": len(observations),
         "bounds": tuple(bounds),
     }
+
+
+def _prepare(model: Model, items: Tensor, labels: Tensor | None) -> LogWeight:
+    """Log-weights of a model; a Gaussian one encodes each item once, whatever the draws."""
+    if not isinstance(model, Gaussian):
+        return lambda rows, noise, label: model.elbo_terms(rows, noise, label).log_weight
+    gaussian = model
+    mean, log_variance = gaussian.posterior(items, labels)
+    prior_mean, prior_log_variance = gaussian.prior(labels)
+
+    def log_weight(rows: Tensor, noise: Tensor, label: Tensor | None) -> Tensor:
+        by_draw = noise.view(-1, *mean.shape)
+        latents = mean + torch.exp(0.5 * log_variance) * by_draw
+        squares = (latents - prior_mean).square() * torch.exp(-prior_log_variance)
+        # The constants of both densities cancel.
+        ratio = by_draw.square() + log_variance - squares - prior_log_variance
+        distortion = gaussian.distortion(rows, latents.flatten(0, 1), label)
+        return 0.5 * ratio.sum(-1).flatten() - distortion
+
+    return log_weight
 
 
 def _label(model: Model, items: Items) -> Tensor | None:

@@ -78,18 +78,22 @@ def log_aggregated_posterior(latents: Tensor, means: Tensor, log_variances: Tens
     return torch.cat([of_chunk(chunk) for chunk in torch.split(latents.double(), _ROWS)])
 
 
-def mismatch(noise: Tensor, means: Tensor, log_variances: Tensor) -> Mismatch:
-    """The mismatch to a standard normal prior, with one draw from each of N posteriors.
+def mismatch(
+    noise: Tensor, means: Tensor, log_variances: Tensor, drawn: Tensor | None = None
+) -> Mismatch:
+    """The mismatch to a standard normal prior of N posteriors, [N, L] twice.
 
-    All [N, L], the noise standard normal. The mutual information is the mean of
+    There is one draw, with standard normal noise [M, L], from each of the posteriors whose indices
+    [M] are in `drawn`; None means all. The mutual information is the mean of
     ln q(z given x) - ln q(z) and the divergence that of the rate minus it, with the rate in closed
     form. q(z) is the mixture over these items. For a larger population the mutual information is
     too low, the more the nearer it is to ln N (at most ln N can be seen), and the divergence too
     high by as much; `moments` has no such bias.
     """
     noise, log_variances = noise.double(), log_variances.double()
-    latents = means.double() + torch.exp(0.5 * log_variances) * noise
-    log_posterior = -0.5 * (noise.square() + log_variances + _LOG_TWO_PI).sum(1)
+    chosen = slice(None) if drawn is None else drawn
+    latents = means[chosen].double() + torch.exp(0.5 * log_variances[chosen]) * noise
+    log_posterior = -0.5 * (noise.square() + log_variances[chosen] + _LOG_TWO_PI).sum(1)
     log_aggregated = log_aggregated_posterior(latents, means, log_variances)
     information = (log_posterior - log_aggregated).mean().item()
     rate = rate_by_unit(means, log_variances).double().sum(1).mean().item()

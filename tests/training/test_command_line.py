@@ -83,8 +83,8 @@ def test_evaluate_prints_a_table_for_people(
     assert main(["evaluate", str(digits_run)]) == 0
     output = capsys.readouterr().out
     elbo = load_run(digits_run).metrics["elbo"]
-    assert re.search(rf"ELBO +{elbo:.3f} nats per item", output)
-    assert re.search(r"active units +\d\n", output)
+    assert re.search(rf"ELBO +{elbo:.3f}  nats per item", output)
+    assert re.search(r"active units +\d  of 8\n", output)
     assert re.search(r"\n +500 +-\d+\.\d+ ", output)
 
 
@@ -179,3 +179,43 @@ def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert re.fullmatch(r"error: unknown preset 'unknown'.*\n", done.stderr)
+
+
+def test_a_fit_leaves_a_report_that_can_be_written_again(
+    digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    html = (digits_run / "report.html").read_text()
+    assert "<h1>digits-mlp-vae</h1>" in html
+    assert "at most 23" in html
+
+    assert main(["report", str(digits_run), "--out", str(tmp_path / "again.html")]) == 0
+    assert (tmp_path / "again.html").read_text() == html
+    assert f"wrote {tmp_path / 'again.html'}" in capsys.readouterr().out
+
+
+def test_a_report_replaces_the_one_of_its_run(digits_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(digits_run, tmp_path / "run")
+    (run / "report.html").write_text("old")
+    assert main(["report", str(run)]) == 0
+    assert (run / "report.html").read_text().startswith("<!DOCTYPE html>")
+    assert {path.name for path in run.iterdir()} == {path.name for path in digits_run.iterdir()}
+
+
+@pytest.mark.parametrize("damage", [None, "no json\n", "[1]\n"])
+def test_a_report_needs_the_metrics_of_the_fit(
+    digits_run: Path, tmp_path: Path, damage: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(digits_run, tmp_path / "run")
+    if damage is None:
+        (run / "metrics.jsonl").unlink()
+    else:
+        (run / "metrics.jsonl").write_text(damage)
+    assert main(["report", str(run)]) == 2
+    assert "metrics.jsonl" in error_of(capsys)
+
+
+def test_a_report_that_cannot_be_written_is_exit_code_2(
+    digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(digits_run), "--out", str(tmp_path / "no" / "report.html")]) == 2
+    assert "cannot write" in error_of(capsys)

@@ -100,3 +100,12 @@ def test_samples_of_one_law_have_no_discrepancy_and_others_have() -> None:
     shifted = maximum_mean_discrepancy(draw(800, 4), draw(700, 4, seed=1) + 0.5)
     assert abs(same) < 0.003
     assert shifted > 0.02
+
+
+def test_some_draws_are_enough_for_the_mixture_over_all_items() -> None:
+    means, log_variances = posteriors(0.9, 0.3)
+    drawn = torch.arange(0, len(means), 4)
+    some = mismatch(draw(len(drawn), 1, seed=5), means, log_variances, drawn)
+    everything = mismatch(draw(len(means), 1, seed=6), means, log_variances)
+    assert some.mutual_information == pytest.approx(everything.mutual_information, abs=0.1)
+    assert some.moments == everything.moments

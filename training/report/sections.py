@@ -161,7 +161,8 @@ def traversals(scene: Scene, rates: Sequence[float]) -> Section | None:
         decoded = scene.decode(codes, label)
         rows.append((f"latent {unit}{activity_text}", strip(decoded, alt, scene.limits)))
     head = tuple(
-        f"{place:+.1f}".replace("-", _MINUS) if place else "0" for place in places.tolist()
+        "0" if abs(place) < 0.05 else f"{place:+.1f}".replace("-", _MINUS)
+        for place in places.tolist()
     )
     most = "highest rate" if by_rate else "most varied means"
     text = (
