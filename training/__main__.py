@@ -96,9 +96,8 @@ def _parser() -> argparse.ArgumentParser:
 def _report(options: argparse.Namespace) -> None:
     run = load_run(options.run)
     dataset = run.dataset(options.data_path)
-    content = report(
-        run.config, run.model, dataset, evaluate(run.model, dataset), read_history(options.run)
-    )
+    history = read_history(options.run)
+    content = report(run.config, run.model, dataset, evaluate(run.model, dataset), history)
     path = options.out or options.run / FILE_NAME
     try:
         replace_durably(path, content)
