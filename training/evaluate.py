@@ -125,6 +125,7 @@ def evaluate_items(
         values["active_units_by_rate"] = active_units_by_rate(torch.tensor([terms.rate_by_unit]))
         if bits is not None:
             values["bits_per_dim"] = bits(negative_elbo)
+    values["mean_squared_error"] = _squared_error(model, items)
     if isinstance(model, Quantized):
         values |= _codes(model, items)
     else:
@@ -187,11 +188,21 @@ def test_items(model: Vae, dataset: Dataset, generator: torch.Generator) -> Item
     return Items(observations, torch.from_numpy(dataset.test_labels))
 
 
+def _squared_error(model: Model, items: Items) -> float:
+    """Of a pixel, in the mean over items, of what the posterior mean decodes to."""
+    total = 0.0
+    for observations, label in _chunks(model, items):
+        noise = observations.new_zeros(len(observations), *model.noise_shape)
+        decoded = model.decode(model.encode(observations, noise, label)[0], label)
+        total += (decoded - observations).square().double().sum().item()
+    return total / items.observations.numel()
+
+
 def _codes(model: Quantized, items: Items) -> dict[str, Any]:
     batches = torch.split(items.observations, _CHUNK)
     usage = code_usage((model.codes(batch, None) for batch in batches), model.code_count)
     return {
-        "codes_used": usage.used,
+        "used_codes": usage.used / usage.size,
         "code_count": usage.size,
         "perplexity": usage.perplexity,
     }
@@ -202,7 +213,7 @@ def _latents(model: Model, items: Items, generator: torch.Generator) -> dict[str
     values: dict[str, Any] = {"active_units": active_units(means)}
     if items.factors is not None:
         gap = mutual_information_gap(means.numpy(), items.factors.cpu().numpy())
-        values["information_gap"] = gap.score
+        values["mutual_information_gap"] = gap.score
     if not _has_standard_prior(model, items):
         return values
     drawn = torch.linspace(0, len(means) - 1, min(len(means), _DRAWN_LATENTS)).long()

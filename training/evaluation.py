@@ -13,13 +13,15 @@ class Evaluation:
 
     items: how many there were.
     elbo: -(rate + distortion); an autoencoder has a distortion only.
+    mean_squared_error: of a pixel of the decoded posterior mean.
     active_units: latents whose posterior mean varies over items by more than 0.01 (Burda et al.
     2016); active_units_by_rate: with a rate above 0.1 nat (of groups for a ladder).
     mutual_information, mismatch, moment_mismatch, discrepancy: q(z) against a standard normal
     prior, see `training.latent_statistics`; the last is MMD^2 and has no unit.
     log_likelihood: the bound of `importance_samples` draws on `importance_items` items; beside it
     its standard error over items and the draws' effective sample size.
-    information_gap: MIG, for sets with factors. codes_used, code_count, perplexity: of a codebook.
+    mutual_information_gap: MIG, for sets with factors. used_codes, code_count, perplexity: the
+    share of a codebook that is used, its size, and exp of the entropy of its use.
     label_agreement: the share of conditional samples that a classifier reads as asked for.
     bounds: of several k, and rate_by_unit: the mean rate by latent or group, are lists.
     """
@@ -29,6 +31,7 @@ class Evaluation:
     elbo: float | None = None
     rate: float | None = None
     bits_per_dim: float | None = None
+    mean_squared_error: float | None = None
     active_units: int | None = None
     active_units_by_rate: int | None = None
     mutual_information: float | None = None
@@ -40,8 +43,8 @@ class Evaluation:
     effective_sample_size: float | None = None
     importance_samples: int | None = None
     importance_items: int | None = None
-    information_gap: float | None = None
-    codes_used: int | None = None
+    mutual_information_gap: float | None = None
+    used_codes: float | None = None
     code_count: int | None = None
     perplexity: float | None = None
     label_agreement: float | None = None
@@ -72,7 +75,7 @@ class Evaluation:
             "active_units": f"of {len(self.rate_by_unit)}" if self.rate_by_unit else "",
             "active_units_by_rate": f"of {len(self.rate_by_unit)}",
             "mutual_information": f"nats; at most {most:.3f} from {self.items} items",
-            "codes_used": f"of {self.code_count}",
+            "used_codes": f"of {self.code_count}",
         }
         return [
             (title, f"{value:{form}}", units.get(name, unit))
@@ -101,6 +104,7 @@ _ROWS = (
     ("rate", "rate", ".3f", _NATS),
     ("distortion", "distortion", ".3f", _NATS),
     ("bits_per_dim", "bits per dim", ".4f", ""),
+    ("mean_squared_error", "mean squared error", ".5f", "a pixel of a reconstruction"),
     ("log_likelihood", "log-likelihood", ".3f", _NATS),
     ("active_units", "active units", "d", ""),
     ("active_units_by_rate", "active units by rate", "d", ""),
@@ -108,8 +112,8 @@ _ROWS = (
     ("mismatch", "mismatch of q(z)", ".3f", "nats"),
     ("moment_mismatch", "mismatch of its moments", ".3f", "nats"),
     ("discrepancy", "discrepancy (MMD^2)", ".5f", ""),
-    ("information_gap", "mutual information gap", ".3f", ""),
-    ("codes_used", "codes used", "d", ""),
+    ("mutual_information_gap", "mutual information gap", ".3f", ""),
+    ("used_codes", "used codes", ".3f", ""),
     ("perplexity", "perplexity of the codes", ".1f", ""),
     ("label_agreement", "label agreement", ".3f", ""),
 )

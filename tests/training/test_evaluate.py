@@ -95,6 +95,7 @@ def test_every_item_of_a_large_split_counts_once() -> None:
 
     assert evaluation.distortion == pytest.approx(4 * np.log(2))
     assert evaluation.bits_per_dim == pytest.approx(1)
+    assert evaluation.mean_squared_error == pytest.approx(0.25)
     assert posteriors(VaeModel(model), Items(torch.zeros(2500, 1, 2, 2)))[0].shape == (2500, 1)
 
 
@@ -192,7 +193,7 @@ def test_an_autoencoder_has_a_distortion_and_no_bound(model: Vae, tiny_dataset: 
     plain = VaeModel(model)
     plain.family = "autoencoder"
     document = evaluated(plain, tiny_dataset, bits=lambda nats: nats).document()
-    assert document.keys() == {"distortion", "items", "active_units"}
+    assert document.keys() == {"distortion", "items", "active_units", "mean_squared_error"}
 
 
 def test_a_set_with_factors_has_an_information_gap(model: Vae, tiny_dataset: Dataset) -> None:
@@ -201,8 +202,8 @@ def test_a_set_with_factors_has_an_information_gap(model: Vae, tiny_dataset: Dat
     factors = torch.stack([items.labels, items.labels % 2], 1)
     with_factors = replace(items, factors=factors)
     evaluation = evaluate_items(VaeModel(model), with_factors, torch.Generator(), effort=QUICK)
-    assert evaluation.information_gap is not None
-    assert 0 <= evaluation.information_gap <= 1
+    assert evaluation.mutual_information_gap is not None
+    assert 0 <= evaluation.mutual_information_gap <= 1
 
 
 class Codes(VaeModel):
@@ -217,7 +218,7 @@ class Codes(VaeModel):
 def test_a_codebook_has_its_usage_and_no_units(model: Vae, tiny_dataset: Dataset) -> None:
     evaluation = evaluated(Codes(model), tiny_dataset)
     assert evaluation.code_count == 5
-    assert evaluation.codes_used in (1, 2)
+    assert evaluation.used_codes in (0.2, 0.4)
     assert evaluation.perplexity is not None
     assert 1 <= evaluation.perplexity <= 2
     assert evaluation.active_units is None
@@ -230,15 +231,23 @@ def test_the_table_has_a_line_for_what_applies_only(model: Vae, tiny_dataset: Da
     assert "nats; at most 2.996 from 20 items" in table
     assert "codes" not in table
     assert "agreement" not in table
-    quick = Evaluation(1.0, 9, codes_used=3, code_count=8, perplexity=2.5).table()
-    assert re.search(r"codes used +3  of 8\n", quick)
+    quick = Evaluation(1.0, 9, used_codes=0.375, code_count=8, perplexity=2.5).table()
+    assert re.search(r"used codes +0.375  of 8\n", quick)
     assert "ELBO" not in quick
 
 
 def test_encoding_each_item_once_changes_no_log_weight(model: Vae, tiny_dataset: Dataset) -> None:
     """The plain model has the four methods only, and runs its encoder for every draw."""
     gaussian = VaeModel(model)
-    shared = ("family", "label_count", "noise_shape", "latent_shape", "encode", "elbo_terms")
+    shared = (
+        "family",
+        "label_count",
+        "noise_shape",
+        "latent_shape",
+        "encode",
+        "decode",
+        "elbo_terms",
+    )
     plain = SimpleNamespace(**{name: getattr(gaussian, name) for name in shared})
 
     once, again = evaluated(gaussian, tiny_dataset), evaluated(plain, tiny_dataset)
