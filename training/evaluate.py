@@ -7,8 +7,7 @@ from torch import Tensor
 
 from training.data import Dataset
 from training.likelihoods import binarize, bits_per_dim
-from training.models import Vae
-from training.objective import elbo
+from training.model import Model
 
 ACTIVE_UNIT_VARIANCE = 0.01
 _SEED = 20140501
@@ -38,7 +37,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: Vae, dataset: Dataset, draws: int | None = None, seed: int = _SEED
+    model: Model, dataset: Dataset, draws: int | None = None, seed: int = _SEED
 ) -> Evaluation:
     """Evaluate on the test split; the same seed gives the same numbers.
 
@@ -54,12 +53,14 @@ def evaluate(
     training = model.training
     model.eval()
     for _ in range(draws):
-        for chunk in torch.split(observations, _CHUNK):
-            noise = torch.randn(len(chunk), model.latent_size, generator=generator)
-            terms = elbo(model, chunk, noise)
+        for start in range(0, count, _CHUNK):
+            chunk = observations[start : start + _CHUNK]
+            label = test_labels(model, dataset, start, len(chunk))
+            noise = torch.randn(len(chunk), *model.noise_shape, generator=generator)
+            terms = model.elbo_terms(chunk, noise, label)
             rate += terms.rate.double().sum().item() / (count * draws)
             distortion += terms.distortion.double().sum().item() / (count * draws)
-    means = posterior_means(model, observations)
+    means = posterior_means(model, observations, test_labels(model, dataset, 0, count))
     model.train(training)
     dims = observations[0].numel()
     return Evaluation(
@@ -73,7 +74,7 @@ def evaluate(
     )
 
 
-def test_observations(model: Vae, dataset: Dataset, generator: torch.Generator) -> Tensor:
+def test_observations(model: Model, dataset: Dataset, generator: torch.Generator) -> Tensor:
     """The test split [N, C, H, W] float32 as the model's likelihood wants it."""
     observations = torch.from_numpy(dataset.observations("test"))
     if model.likelihood_name == "bernoulli":
@@ -81,7 +82,20 @@ def test_observations(model: Vae, dataset: Dataset, generator: torch.Generator) 
     return observations
 
 
+def test_labels(model: Model, dataset: Dataset, start: int, count: int) -> Tensor | None:
+    """Labels [count] int64 of the test split from `start`, for a model that knows labels."""
+    if model.label_count is None:
+        return None
+    return torch.from_numpy(dataset.test_labels[start : start + count])
+
+
 @torch.no_grad()
-def posterior_means(model: Vae, observations: Tensor) -> Tensor:
+def posterior_means(model: Model, observations: Tensor, label: Tensor | None = None) -> Tensor:
     """[N, C, H, W] -> [N, L], in chunks."""
-    return torch.cat([model.encode(chunk)[0] for chunk in torch.split(observations, _CHUNK)])
+    means = []
+    for start in range(0, len(observations), _CHUNK):
+        chunk = observations[start : start + _CHUNK]
+        labels = None if label is None else label[start : start + _CHUNK]
+        noise = torch.zeros(len(chunk), *model.noise_shape)
+        means.append(model.encode(chunk, noise, labels)[1])
+    return torch.cat(means)

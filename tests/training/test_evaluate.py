@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 import training.evaluate
-from training.config import FitConfig, ModelConfig
+from training.config import FitConfig
 from training.data import Dataset
 from training.evaluate import Evaluation, evaluate, posterior_means
 from training.fit import initial_model
 from training.likelihoods import bits_per_dim
-from training.models import Vae, build_model
+from training.models import Layout, MlpConfig, Vae
 
 FIELDS = ["elbo", "rate", "distortion", "bits_per_dim", "active_units", "log_likelihood"]
 
@@ -19,7 +19,9 @@ FIELDS = ["elbo", "rate", "distortion", "bits_per_dim", "active_units", "log_lik
 @pytest.fixture(params=["bernoulli", "gaussian"])
 def model(request: pytest.FixtureRequest, tiny_config: FitConfig, tiny_dataset: Dataset) -> Vae:
     model = replace(tiny_config.model, likelihood=request.param)
-    return initial_model(replace(tiny_config, model=model), tiny_dataset)
+    fresh = initial_model(replace(tiny_config, model=model), tiny_dataset)
+    assert isinstance(fresh, Vae)
+    return fresh
 
 
 def collapse(model: Vae) -> Vae:
@@ -59,7 +61,7 @@ def test_a_collapsed_model_has_no_rate_and_no_active_units(
 
 def test_latents_that_vary_over_observations_are_counted(binary_dataset: Dataset) -> None:
     """The first latent is a pixel, variance about 1/4; the second a tenth of it, below 0.01."""
-    model = collapse(build_model(ModelConfig(latent_size=3, hidden_sizes=()), (1, 4, 4)))
+    model = collapse(MlpConfig(latent_size=3, hidden_sizes=()).build(Layout((1, 4, 4))))
     last = model.encoder[-1]
     assert isinstance(last, nn.Linear)
     last.weight.data[0, 0] = 1
@@ -81,7 +83,7 @@ def test_every_item_of_a_large_split_counts_once() -> None:
     pixels = np.zeros((2500, 1, 2, 2), np.uint8)
     labels = np.zeros(2500, np.int64)
     dataset = Dataset("many", pixels, pixels, labels, labels, maximum=1)
-    model = collapse(build_model(ModelConfig(latent_size=1, hidden_sizes=()), (1, 2, 2)))
+    model = collapse(MlpConfig(latent_size=1, hidden_sizes=()).build(Layout((1, 2, 2))))
     for parameter in model.decoder.parameters():
         nn.init.zeros_(parameter)
 
