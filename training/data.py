@@ -23,6 +23,7 @@ _MNIST_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 _DIGITS_TEST_SIZE = 297
+_CLASSES = tuple("0123456789")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,13 @@ class Dataset:
     test: NDArray[np.uint8]
     train_labels: NDArray[np.int64]
     test_labels: NDArray[np.int64]
-    maximum: int
+    maximum: int | None
+    label_names: tuple[str, ...] = ()
+
+    @property
+    def label_count(self) -> int | None:
+        """How many labels there are; None if the set has none."""
+        return len(self.label_names) or None
 
     @property
     def observation_shape(self) -> tuple[int, int, int]:
@@ -45,7 +52,7 @@ class Dataset:
     def observations(self, split: Split) -> NDArray[np.float32]:
         """Pixels divided by `maximum`: [N, C, H, W] float32 in [0, 1]."""
         pixels = self.train if split == "train" else self.test
-        return pixels.astype(np.float32) / np.float32(self.maximum)
+        return pixels.astype(np.float32) / np.float32(self.maximum or 1)
 
     def head(self, train_limit: int | None, test_limit: int | None) -> "Dataset":
         """The first items of each split; None takes all."""
@@ -76,6 +83,8 @@ def load_dataset(config: DataConfig) -> Dataset:
     """Read a data set. Raises TrainingError if its files are missing or damaged."""
     if config.name == "digits":
         dataset = _load_digits()
+    elif config.name != "mnist":
+        raise TrainingError(f"cannot read data set {config.name}")
     elif config.path is not None:
         dataset = _load_mnist(Path(config.path))
     else:
@@ -95,7 +104,9 @@ def _load_digits() -> Dataset:
         stratify=labels,
         random_state=0,
     )
-    return Dataset("digits", train, test, train_labels, test_labels, maximum=16)
+    return Dataset(
+        "digits", train, test, train_labels, test_labels, maximum=16, label_names=_CLASSES
+    )
 
 
 def _load_mnist(folder: Path) -> Dataset:
@@ -112,6 +123,7 @@ def _load_mnist(folder: Path) -> Dataset:
         train_labels.astype(np.int64),
         test_labels.astype(np.int64),
         maximum=255,
+        label_names=_CLASSES,
     )
 
 

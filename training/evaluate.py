@@ -8,7 +8,6 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from training.adapter import VaeModel
 from training.bounds import LogWeight, prepared_bounds
 from training.code_usage import code_usage
 from training.data import Dataset
@@ -23,7 +22,6 @@ from training.latent_statistics import (
 )
 from training.likelihoods import binarize, bits_per_dim
 from training.model import Gaussian, Model
-from training.models import Vae
 
 IMPORTANCE_SAMPLES = 500
 IMPORTANCE_ITEMS = 1000
@@ -80,7 +78,7 @@ class MeanTerms:
 
 
 def evaluate(
-    model: Vae, dataset: Dataset, effort: Effort | None = None, seed: int = SEED
+    model: Model, dataset: Dataset, effort: Effort | None = None, seed: int = SEED
 ) -> Evaluation:
     """Evaluate on the test split; the same seed gives the same numbers.
 
@@ -97,7 +95,7 @@ def evaluate(
     training = model.training
     model.eval()
     try:
-        return evaluate_items(VaeModel(model), items, generator, bits, effort)
+        return evaluate_items(model, items, generator, bits, effort)
     finally:
         model.train(training)
 
@@ -180,7 +178,7 @@ def posteriors(model: Model, items: Items) -> tuple[Tensor, Tensor]:
     return torch.cat(means), torch.cat(log_variances)
 
 
-def test_items(model: Vae, dataset: Dataset, generator: torch.Generator) -> Items:
+def test_items(model: Model, dataset: Dataset, generator: torch.Generator) -> Items:
     """The test split as the model's likelihood wants it: binarized for a Bernoulli."""
     observations = torch.from_numpy(dataset.observations("test"))
     if model.likelihood_name == "bernoulli":

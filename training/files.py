@@ -1,7 +1,6 @@
 """Writing that survives a crash: what these functions return from has reached the disk."""
 
 import os
-import secrets
 from pathlib import Path
 
 
@@ -13,17 +12,6 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def replace_durably(path: Path, content: bytes) -> None:
-    """Write a file or replace it: readers see the old content or the new. Raises OSError."""
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-    try:
-        write_durably(temporary, content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_directory(path.parent)
-
-
 def sync_directory(path: Path) -> None:
     """Wait until the names in a directory are on the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -31,3 +19,17 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_durably(path: Path, content: bytes) -> None:
+    """Replace a file by a rename, so that a reader finds the old or the new one, whole.
+
+    Raises OSError, for example if the disk is full; the old one is there then.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        write_durably(temporary, content)
+        temporary.rename(path)
+        sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 class Layout:
     """What a model has to know about its data.
 
-    `observation_shape` is (C, H, W), `label_count` the number of classes, 0 if there are none, and
-    `maximum` the largest level of a pixel, which stands for 1.
+    `observation_shape` is (C, H, W) and `label_count` the number of classes, None without labels.
+    `maximum` is the largest level of a pixel, which stands for 1; None if observations are no
+    pixels but numbers of any range.
     """
 
     observation_shape: tuple[int, int, int]
-    label_count: int = 0
-    maximum: int = 255
+    label_count: int | None = None
+    maximum: int | None = 255
 
 
 class Terms(NamedTuple):
@@ -47,8 +48,11 @@ class Model(Protocol):
     observation_shape: tuple[int, int, int]
     noise_shape: tuple[int, ...]
     latent_shape: tuple[int, ...]
-    label_count: int | None
     training: bool
+
+    @property
+    def label_count(self) -> int | None:
+        """How many labels there are; None if the model knows no labels."""
 
     def encode(
         self, observations: Tensor, noise: Tensor, label: Tensor | None = None

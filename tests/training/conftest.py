@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from training.checkpoint import save_run
-from training.config import DataConfig, FitConfig, ModelConfig
+from training.config import DataConfig, FitConfig
 from training.data import Dataset, load_dataset
 from training.evaluation import Evaluation
 from training.fit import Fitted, fit
+from training.models import MlpConfig
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +19,7 @@ def tiny_config() -> FitConfig:
     return FitConfig(
         "tiny",
         DataConfig("digits", train_limit=60, test_limit=20),
-        ModelConfig("mlp", latent_size=3, hidden_sizes=(16,)),
+        MlpConfig(latent_size=3, hidden_sizes=(16,)),
         epochs=2,
         batch_size=20,
     )

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from training.adapter import VaeModel
-from training.config import FitConfig, ModelConfig
+from tests.training.wrapped import Wrapped
+from training.config import FitConfig
 from training.data import Dataset
 from training.evaluate import Effort, Items, evaluate, evaluate_items, posteriors
 from training.evaluate import test_items as items_of_test  # no test
 from training.evaluation import Evaluation
 from training.fit import initial_model
 from training.likelihoods import bits_per_dim
-from training.models import Vae, build_model
+from training.models import Layout, MlpConfig, Vae
 
 QUICK = Effort(draws=1, importance_samples=20)
 
@@ -24,7 +24,9 @@ QUICK = Effort(draws=1, importance_samples=20)
 @pytest.fixture(params=["bernoulli", "gaussian"])
 def model(request: pytest.FixtureRequest, tiny_config: FitConfig, tiny_dataset: Dataset) -> Vae:
     model = replace(tiny_config.model, likelihood=request.param)
-    return initial_model(replace(tiny_config, model=model), tiny_dataset)
+    fresh = initial_model(replace(tiny_config, model=model), tiny_dataset)
+    assert isinstance(fresh, Vae)
+    return fresh
 
 
 def collapse(model: Vae) -> Vae:
@@ -65,7 +67,7 @@ def test_a_collapsed_model_has_no_rate_and_no_active_units(
 
 def test_latents_that_vary_over_observations_are_counted(binary_dataset: Dataset) -> None:
     """The first latent is a pixel, variance about 1/4; the second a tenth of it, below 0.01."""
-    model = collapse(build_model(ModelConfig(latent_size=3, hidden_sizes=()), (1, 4, 4)))
+    model = collapse(MlpConfig(latent_size=3, hidden_sizes=()).build(Layout((1, 4, 4))))
     last = model.encoder[-1]
     assert isinstance(last, nn.Linear)
     last.weight.data[0, 0] = 1
@@ -87,7 +89,7 @@ def test_every_item_of_a_large_split_counts_once() -> None:
     pixels = np.zeros((2500, 1, 2, 2), np.uint8)
     labels = np.zeros(2500, np.int64)
     dataset = Dataset("many", pixels, pixels, labels, labels, maximum=1)
-    model = collapse(build_model(ModelConfig(latent_size=1, hidden_sizes=()), (1, 2, 2)))
+    model = collapse(MlpConfig(latent_size=1, hidden_sizes=()).build(Layout((1, 2, 2))))
     for parameter in model.decoder.parameters():
         nn.init.zeros_(parameter)
 
@@ -96,7 +98,7 @@ def test_every_item_of_a_large_split_counts_once() -> None:
     assert evaluation.distortion == pytest.approx(4 * np.log(2))
     assert evaluation.bits_per_dim == pytest.approx(1)
     assert evaluation.mean_squared_error == pytest.approx(0.25)
-    assert posteriors(VaeModel(model), Items(torch.zeros(2500, 1, 2, 2)))[0].shape == (2500, 1)
+    assert posteriors(model, Items(torch.zeros(2500, 1, 2, 2)))[0].shape == (2500, 1)
 
 
 def test_a_small_split_gets_many_draws(model: Vae, tiny_dataset: Dataset) -> None:
@@ -144,7 +146,7 @@ def test_the_rate_by_unit_adds_up_to_the_rate(model: Vae, tiny_dataset: Dataset)
     assert evaluation.mutual_information + evaluation.mismatch == pytest.approx(evaluation.rate)
 
 
-class Labelled(VaeModel):
+class Labelled(Wrapped):
     """Says the label by the mean brightness of its decoder's output, and needs it."""
 
     def __init__(self, vae: Vae, family: str = "conditional") -> None:
@@ -178,7 +180,7 @@ def evaluated(model: Any, dataset: Dataset, **options: Any) -> Evaluation:
 
 def test_a_conditional_model_is_read_by_a_classifier(model: Vae, tiny_dataset: Dataset) -> None:
     assert evaluated(Labelled(model), tiny_dataset, classify=read).label_agreement == 1
-    assert evaluated(VaeModel(model), tiny_dataset, classify=read).label_agreement is None
+    assert evaluated(model, tiny_dataset, classify=read).label_agreement is None
 
 
 def test_a_mismatch_to_another_prior_than_a_standard_normal_one_is_not_claimed(
@@ -190,7 +192,7 @@ def test_a_mismatch_to_another_prior_than_a_standard_normal_one_is_not_claimed(
 
 
 def test_an_autoencoder_has_a_distortion_and_no_bound(model: Vae, tiny_dataset: Dataset) -> None:
-    plain = VaeModel(model)
+    plain = Wrapped(model)
     plain.family = "autoencoder"
     document = evaluated(plain, tiny_dataset, bits=lambda nats: nats).document()
     assert document.keys() == {"distortion", "items", "active_units", "mean_squared_error"}
@@ -201,12 +203,12 @@ def test_a_set_with_factors_has_an_information_gap(model: Vae, tiny_dataset: Dat
     assert items.labels is not None
     factors = torch.stack([items.labels, items.labels % 2], 1)
     with_factors = replace(items, factors=factors)
-    evaluation = evaluate_items(VaeModel(model), with_factors, torch.Generator(), effort=QUICK)
+    evaluation = evaluate_items(model, with_factors, torch.Generator(), effort=QUICK)
     assert evaluation.mutual_information_gap is not None
     assert 0 <= evaluation.mutual_information_gap <= 1
 
 
-class Codes(VaeModel):
+class Codes(Wrapped):
     """Every pixel is its own code."""
 
     code_count = 5
@@ -238,7 +240,7 @@ def test_the_table_has_a_line_for_what_applies_only(model: Vae, tiny_dataset: Da
 
 def test_encoding_each_item_once_changes_no_log_weight(model: Vae, tiny_dataset: Dataset) -> None:
     """The plain model has the four methods only, and runs its encoder for every draw."""
-    gaussian = VaeModel(model)
+    gaussian = model
     shared = (
         "family",
         "label_count",

@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.config import FitConfig, ModelConfig
+from training.config import FitConfig
 from training.data import Dataset
 from training.errors import TrainingError
 from training.fit import Fitted, fit, initial_model, kl_weight
+from training.models import MlpConfig
 
 
 def weights(fitted: Fitted) -> dict[str, bytes]:
@@ -21,7 +22,7 @@ def weights(fitted: Fitted) -> dict[str, bytes]:
 @pytest.fixture
 def patterns() -> FitConfig:
     """Enough capacity and time to learn `binary_dataset` by heart."""
-    model = ModelConfig("mlp", latent_size=2, hidden_sizes=(64,), activation="relu")
+    model = MlpConfig(latent_size=2, hidden_sizes=(64,), activation="relu")
     return FitConfig("patterns", model=model, epochs=1000, batch_size=16, learning_rate=1e-2)
 
 

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import torch
 
-from training.adapter import VaeModel
 from training.config import FitConfig
 from training.data import Dataset
 from training.errors import RunError
 from training.evaluate import SEED, test_items
 from training.evaluation import Evaluation
-from training.models import Vae
+from training.model import Model
 from training.presets import presets
 from training.report import Goal, Subject, render
 
@@ -20,7 +19,7 @@ History = Sequence[Mapping[str, float | int]]
 
 
 def report(
-    config: FitConfig, model: Vae, dataset: Dataset, evaluation: Evaluation, history: History
+    config: FitConfig, model: Model, dataset: Dataset, evaluation: Evaluation, history: History
 ) -> bytes:
     """The HTML file for a model in eval mode, on the items of its evaluation."""
     items = test_items(model, dataset, torch.Generator().manual_seed(SEED))
@@ -32,7 +31,7 @@ def report(
             goals=_goals(config, evaluation),
             history=history,
             evaluation=evaluation,
-            model=VaeModel(model),
+            model=model,
             items=items,
             label_names=names,
         )
@@ -51,7 +50,7 @@ def read_history(path: Path) -> list[dict[str, float | int]]:
     return lines
 
 
-def _facts(config: FitConfig, model: Vae, dataset: Dataset) -> list[tuple[str, str]]:
+def _facts(config: FitConfig, model: Model, dataset: Dataset) -> list[tuple[str, str]]:
     channels, height, width = dataset.observation_shape
     shape = f"{height} x {width} pixels, {channels} channel{'s' if channels > 1 else ''}"
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -59,28 +58,35 @@ def _facts(config: FitConfig, model: Vae, dataset: Dataset) -> list[tuple[str, s
         ("data", f"{dataset.name}: {len(dataset.train)} train and {len(dataset.test)} test items"),
         ("observations", shape),
         ("model", f"family {config.model.family}, {parameters:,} parameters"),
-        ("latents", str(model.latent_size)),
+        ("latents", " x ".join(map(str, model.latent_shape))),
         ("likelihood", model.likelihood_name),
         ("fit", f"{config.epochs} epochs, batches of {config.batch_size}, seed {config.seed}"),
     ]
 
 
 def _goals(config: FitConfig, evaluation: Evaluation) -> list[Goal]:
+    """The preset's goals that were measured."""
     preset = presets().get(config.preset)
-    if preset is None or evaluation.elbo is None or evaluation.active_units is None:
+    if preset is None:
         return []
-    negative_elbo, units = -evaluation.elbo, evaluation.active_units
-    return [
-        Goal(
-            "negative ELBO, nats",
-            f"at most {preset.negative_elbo:g}",
-            f"{negative_elbo:.2f}",
-            negative_elbo <= preset.negative_elbo,
-        ),
-        Goal(
-            "active units",
-            f"at least {preset.active_units}",
-            f"{units}",
-            units >= preset.active_units,
-        ),
-    ]
+    measured: dict[str, float] = {
+        name: value for name, value in evaluation.to_json().items() if value is not None
+    }
+    for bound in ("elbo", "log_likelihood"):
+        if bound in measured:
+            measured[f"negative_{bound}"] = -measured[bound]
+    goals = []
+    for name, wanted in vars(preset.goals).items():
+        if wanted is None or name not in measured:
+            continue
+        at_most = name in ("negative_elbo", "negative_log_likelihood", "mean_squared_error")
+        reached = measured[name]
+        goals.append(
+            Goal(
+                name.replace("_", " "),
+                f"{'at most' if at_most else 'at least'} {wanted:g}",
+                f"{reached:.5g}",
+                reached <= wanted if at_most else reached >= wanted,
+            )
+        )
+    return goals

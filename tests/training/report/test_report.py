@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.adapter import VaeModel
+from tests.training.wrapped import Wrapped
 from training.data import Dataset
 from training.evaluate import Effort, Items, evaluate_items
 from training.fit import Fitted
@@ -28,7 +28,7 @@ NAMES = tuple("abcdefghij")
 
 
 def subject(fitted: Fitted, dataset: Dataset, model: Any = None) -> Subject:
-    model = VaeModel(fitted.model) if model is None else model
+    model = fitted.model if model is None else model
     items = Items(
         torch.from_numpy(dataset.observations("test")), torch.from_numpy(dataset.test_labels)
     )
@@ -80,7 +80,7 @@ def test_without_history_and_labels_their_sections_are_absent(
     assert headings(render(plain)) == [name for name in EVERYTHING if name not in absent]
 
 
-class Conditional(VaeModel):
+class Conditional(Wrapped):
     """Takes labels, and notes which it was asked to decode."""
 
     def __init__(self, fitted: Fitted) -> None:
@@ -92,7 +92,8 @@ class Conditional(VaeModel):
         assert label is not None
         assert len(label) == len(latents)
         self.asked.append(label.tolist())
-        return super().decode(latents)
+        decoded: Tensor = self.model.decode(latents)
+        return decoded
 
 
 def test_a_conditional_model_is_sampled_label_by_label(
@@ -119,7 +120,7 @@ def test_interpolations_of_a_conditional_model_stay_within_a_label(
     assert all(items.labels[int(a)] == items.labels[int(b)] for a, b in ends)
 
 
-class Codes(VaeModel):
+class Codes(Wrapped):
     """Its latents are no numbers to walk between."""
 
     code_count = 2

@@ -1,0 +1,36 @@
+"""The families of models, each in a file of its own with its settings.
+
+A family is a frozen dataclass of settings with a tag, `family: Literal["name"] = "name"`, and a
+method `build(layout) -> Model`. `ModelConfig` is the table of them: a new family is hooked in
+there, and configurations, presets, `--set` and runs know it.
+"""
+
+from training.model import Layout, Model, Terms
+from training.models.autoencoder import AutoencoderConfig
+from training.models.conditional import ConditionalConfig
+from training.models.conv import ConvConfig
+from training.models.mlp import MlpConfig
+from training.models.vae import Vae
+
+ModelConfig = MlpConfig | ConvConfig | AutoencoderConfig | ConditionalConfig
+
+__all__ = [
+    "AutoencoderConfig",
+    "ConditionalConfig",
+    "ConvConfig",
+    "Layout",
+    "MlpConfig",
+    "Model",
+    "ModelConfig",
+    "Terms",
+    "Vae",
+    "build_model",
+]
+
+
+def build_model(config: ModelConfig, layout: Layout) -> Model:
+    """A model with fresh weights from torch's default generator.
+
+    Raises TrainingError if the family cannot model such data.
+    """
+    return config.build(layout)
