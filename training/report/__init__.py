@@ -17,12 +17,12 @@ _SEED = 20131220
 
 @dataclass(frozen=True)
 class Goal:
-    """A number that the preset must reach, as it was asked for and as it came out."""
+    """A number that the preset must reach, as it was asked for and as it came out; None: not measured."""
 
     name: str
     wanted: str
     reached: str
-    met: bool
+    met: bool | None
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def render(subject: Subject) -> bytes:
     scene = sections.scene(subject.model, subject.items, subject.label_names)
     shown = (
         _numbers(subject),
-        sections.training_curves(subject.history),
+        sections.training_curves(subject.model, subject.history),
         sections.reconstructions(scene),
         sections.prior_samples(scene, generator),
         sections.traversals(scene, subject.evaluation.rate_by_unit),
@@ -65,7 +65,8 @@ def render(subject: Subject) -> bytes:
 def _numbers(subject: Subject) -> Section:
     evaluation, tables = subject.evaluation, []
     if subject.goals:
-        rows = [(g.name, g.wanted, g.reached, "met" if g.met else "missed") for g in subject.goals]
+        words = {True: "met", False: "missed", None: "not measured"}
+        rows = [(goal.name, goal.wanted, goal.reached, words[goal.met]) for goal in subject.goals]
         tables.append(Table(("goal", "wanted", "reached", ""), rows, frozenset({1, 2})))
     tables.append(Table(("measure", "value", ""), evaluation.rows(), frozenset({1})))
     if evaluation.bounds:

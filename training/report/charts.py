@@ -9,12 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from training.report.page import Picture
 
 Series = tuple[Sequence[float], Sequence[float]]
-_COLOURS = {"train": "#8fa3bf", "test": "#c2410c"}
+_COLOURS = {"train": "#8fa3bf", "held out": "#c2410c", "test": "#c2410c"}
 _BAR, _QUIET = "#31688e", "#c9d1dc"
 _RC: dict[Any, Any] = {  # the names of the settings are a long Literal
     "svg.hashsalt": "report",
@@ -45,6 +46,7 @@ def curves(panels: Mapping[str, Mapping[str, Series]], xlabel: str) -> Picture:
                 axis.plot(x, y, label=split, color=_COLOURS[split], lw=1.8, marker=marker)
             _show_end(axis, [y for _, y in lines.values()])
             axis.set(title=title, xlabel=xlabel)
+            axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             axis.grid(axis="y", color="#eceff4")
         axes[0].set_ylabel("nats per item")
         axes[0].legend(frameon=False, loc="lower right")

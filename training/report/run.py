@@ -65,7 +65,7 @@ def _facts(config: FitConfig, model: Model, dataset: Dataset) -> list[tuple[str,
 
 
 def _goals(config: FitConfig, evaluation: Evaluation) -> list[Goal]:
-    """The preset's goals that were measured."""
+    """The preset's goals beside what was measured."""
     preset = presets().get(config.preset)
     if preset is None:
         return []
@@ -77,16 +77,19 @@ def _goals(config: FitConfig, evaluation: Evaluation) -> list[Goal]:
             measured[f"negative_{bound}"] = -measured[bound]
     goals = []
     for name, wanted in vars(preset.goals).items():
-        if wanted is None or name not in measured:
+        if wanted is None:
             continue
         at_most = name in ("negative_elbo", "negative_log_likelihood", "mean_squared_error")
-        reached = measured[name]
+        reached = measured.get(name)
+        met = None
+        if reached is not None:
+            met = reached <= wanted if at_most else reached >= wanted
         goals.append(
             Goal(
                 name.replace("_", " "),
                 f"{'at most' if at_most else 'at least'} {wanted:g}",
-                f"{reached:.5g}",
-                reached <= wanted if at_most else reached >= wanted,
+                "" if reached is None else f"{reached:.5g}",
+                met,
             )
         )
     return goals

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.evaluate import Items, Quantized, posteriors
+from training.evaluate import Items, Quantized, is_bound, posteriors
 from training.evaluation import Evaluation
 from training.geometry import lerp, principal_components, slerp
 from training.latent_statistics import ACTIVE_RATE, moments
@@ -80,24 +80,28 @@ def scene(model: Model, items: Items, label_names: tuple[str, ...] = ()) -> Scen
     return Scene(model, shown, label_names, limits, codes, log_variances)
 
 
-def training_curves(history: Sequence[Mapping[str, float | int]]) -> Section | None:
+def training_curves(model: Model, history: Sequence[Mapping[str, float | int]]) -> Section | None:
     """ELBO, rate and distortion over epochs, from the lines of metrics.jsonl."""
-    titles = {"negative_elbo": "ELBO", "rate": "rate", "distortion": "distortion"}
+    titles = {"distortion": "distortion"}
+    if is_bound(model):
+        titles = {"negative_elbo": "ELBO", "rate": "rate"} | titles
     over = "epoch" if all("epoch" in line for line in history) else "step"
     panels = {}
     for name, title in titles.items():
         sign = -1 if title == "ELBO" else 1
         lines = {}
-        for split in ("train", "test"):
+        for split in ("train", "held_out", "test"):
             key = f"{split}_{name}"
             pairs = [(line[over], sign * line[key]) for line in history if key in line]
             if pairs:
-                lines[split] = ([x for x, _ in pairs], [y for _, y in pairs])
+                lines[split.replace("_", " ")] = ([x for x, _ in pairs], [y for _, y in pairs])
         if lines:
             panels[title] = lines
     if not panels:
         return None
-    text = "The ELBO is minus rate and distortion. The first steps may lie outside."
+    text = "The first steps may lie outside."
+    if is_bound(model):
+        text = f"The ELBO is minus rate and distortion. {text}"
     return Section("Training", text, [Charts([curves(panels, over)])])
 
 

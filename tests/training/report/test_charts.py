@@ -6,7 +6,7 @@ import pytest
 from training.report.charts import bars, curves, points
 from training.report.page import Picture
 
-LINES = {"train": ([1, 2, 3], [9.0, 5.0, 4.0]), "test": ([3], [4.5])}
+LINES = {"train": ([1, 2, 3], [9.0, 5.0, 4.0]), "held out": ([3], [4.5])}
 
 
 def texts(picture: Picture) -> set[str]:
@@ -17,7 +17,7 @@ def texts(picture: Picture) -> set[str]:
 
 def test_curves_have_a_panel_for_each_metric_and_say_where_they_end() -> None:
     picture = curves({"rate": LINES, "distortion": LINES}, "epoch")
-    assert {"rate", "distortion", "epoch", "train", "test", "nats per item"} <= texts(picture)
+    assert {"rate", "distortion", "epoch", "train", "held out", "nats per item"} <= texts(picture)
     assert "rate train from 9.00 to 4.00" in picture.alt
     assert picture.media_type == "image/svg+xml"
 

@@ -140,3 +140,21 @@ def test_a_few_items_are_enough(fitted: Fitted, tiny_dataset: Dataset, items: in
     shown = headings(render(subject(fitted, tiny_dataset.head(None, items))))
     assert "Traversals" in shown
     assert ("Latent space" in shown) is (items > 2)
+
+
+def test_a_goal_that_was_not_measured_is_neither_met_nor_missed(
+    fitted: Fitted, tiny_dataset: Dataset
+) -> None:
+    open_goal = Goal("label agreement", "at least 0.95", "", met=None)
+    html = render(replace(subject(fitted, tiny_dataset), goals=[open_goal])).decode()
+    assert "not measured" in html
+    assert "missed<" not in html
+
+
+def test_no_bound_is_claimed_for_an_autoencoder(fitted: Fitted, tiny_dataset: Dataset) -> None:
+    plain = Wrapped(fitted.model)
+    plain.family = "autoencoder"
+    html = render(subject(fitted, tiny_dataset, plain))
+    assert b"ELBO is" not in html
+    assert "Rate by latent" not in headings(html)
+    assert "Traversals" in headings(html)
