@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -48,7 +49,8 @@ def initial_model(config: FitConfig, dataset: Dataset) -> Model:
         torch.manual_seed(config.seed)
         model = build_model(config.model, layout_of(dataset))
     if isinstance(model, StartsAtMean):
-        model.initialize_output(torch.from_numpy(dataset.observations("train").mean(0)))
+        mean = dataset.train.mean(0, dtype=np.float64) / (dataset.maximum or 1)
+        model.initialize_output(torch.from_numpy(mean.astype(np.float32)))
     return model
 
 

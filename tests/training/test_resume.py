@@ -134,7 +134,7 @@ def test_a_full_disk_leaves_the_last_state_whole(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        stop_after(patch, 2, lambda: patch.setattr(os, "fsync", full))
+        stop_after(patch, 1, lambda: patch.setattr(os, "fsync", full))
         with pytest.raises(RunError, match=r"No space left.*; the last state is whole: resume"):
             fit(config, tiny_dataset, directory=tmp_path, resume=True)
     assert (tmp_path / "state.safetensors").read_bytes() == before
