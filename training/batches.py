@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,9 +73,9 @@ def layout_of(dataset: Dataset) -> Layout:
 def training_batches(dataset: Dataset, held_out: int, binary: bool, device: str) -> Batches:
     """The training split but for its last `held_out` items, on the device."""
     count = len(dataset.train) - held_out
-    labels = torch.from_numpy(dataset.train_labels[:count]).to(device)
+    labels = torch.from_numpy(np.require(dataset.train_labels[:count], requirements="W")).to(device)
     return Batches(
-        torch.from_numpy(dataset.train[:count]).to(device),
+        torch.from_numpy(np.require(dataset.train[:count], requirements="W")).to(device),
         labels if dataset.label_count else None,
         dataset.maximum,
         binary,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -48,7 +49,8 @@ def initial_model(config: FitConfig, dataset: Dataset) -> Model:
         torch.manual_seed(config.seed)
         model = build_model(config.model, layout_of(dataset))
     if isinstance(model, StartsAtMean):
-        model.initialize_output(torch.from_numpy(dataset.observations("train").mean(0)))
+        mean = dataset.train.mean(0, dtype=np.float64) / (dataset.maximum or 1)
+        model.initialize_output(torch.from_numpy(mean.astype(np.float32)))
     return model
 
 
@@ -120,7 +122,7 @@ class _Loop:
         self.per_epoch = math.ceil(len(self.batches) / self.config.batch_size)
         self.steps = self.config.epochs * self.per_epoch
         self.good = self.state.snapshot()
-        self.restores = 0
+        self.restores, self.failed = 0, 0  # the failure that lies furthest in the fit
         self.started = time.perf_counter() - self.state.counters.seconds
         self.saved = -math.inf
 
@@ -140,12 +142,14 @@ class _Loop:
             done += len(indices)
             failures = 0 if finite else failures + 1
             if finite and good is not None:
-                self.good, self.restores = good, 0
+                self.good = good
             counters.seconds = time.perf_counter() - self.started
             at_end = counters.step % self.per_epoch == 0
             sound = failures < min(_PATIENCE, self.per_epoch)
             if sound and at_end:
                 sound = self._end_epoch(epoch + 1, done / (time.perf_counter() - began))
+            if sound and counters.step > self.failed:
+                self.restores = 0
             if not sound:
                 self._restore(epoch + 1)
                 counters, failures, order = self.state.counters, 0, None
@@ -259,6 +263,7 @@ class _Loop:
     def _restore(self, epoch: int) -> None:
         """Go back to the last good state, with other draws. Raises TrainingError if in vain."""
         self.restores += 1
+        self.failed = max(self.failed, self.state.counters.step)
         if self.restores > _RESTORES:
             raise TrainingError(
                 f"the loss is not finite in epoch {epoch}; try a smaller optimizer.learning_rate"
@@ -266,6 +271,11 @@ class _Loop:
         restored, skipped = self.state.counters.restored + 1, self.state.counters.skipped
         self.state.restore(*copy.deepcopy(self.good), rewind=False)
         self.state.counters.restored, self.state.counters.skipped = restored, skipped
+        kept = [metrics for metrics in self.history if metrics["step"] <= self.state.counters.step]
+        if len(kept) < len(self.history):
+            self.history[:] = kept
+            if self.journal is not None:
+                self.journal.rewrite(kept)
         self.report(f"epoch {epoch}: the loss is not finite; restored the last good state")
 
     def _interrupt(self) -> None:

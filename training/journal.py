@@ -51,6 +51,13 @@ class Journal:
                 if name not in ("epoch", "step"):
                     self._events.add_scalar(name, value, metrics["step"])
 
+    def rewrite(self, history: list[EpochMetrics]) -> None:
+        """Replace the metrics by those of these epochs."""
+        if self._writes:
+            content = "".join(json.dumps(metrics) + "\n" for metrics in history)
+            with _as_run_error(self.path):
+                replace_durably(self.path / METRICS, content.encode())
+
     def save(self, state: FitState) -> None:
         """Replace the state. Raises RunError if it cannot be written; the old one is whole then."""
         if self._writes:
@@ -67,7 +74,8 @@ class Journal:
     def close(self) -> None:
         """Let TensorBoard's file reach the disk."""
         if self._events is not None:
-            self._events.close()
+            with suppress(OSError):  # a full disk: the metrics are in the other file, too
+                self._events.close()
 
 
 def begin_journal(path: Path, config: FitConfig, dataset: Dataset) -> Journal:
@@ -116,11 +124,9 @@ def continue_journal(
         with suppress(FileNotFoundError):
             lines = map(json.loads, (path / METRICS).read_text().splitlines())
             history = [line for line in lines if line["step"] <= state.counters.step]
-    if process_index() == 0:
-        content = "".join(json.dumps(line) + "\n" for line in history)
-        with _as_run_error(path):
-            replace_durably(path / METRICS, content.encode())
-    return Journal(path, config), history
+    journal = Journal(path, config)
+    journal.rewrite(history)
+    return journal, history
 
 
 def remove_journal(path: Path) -> None:

@@ -109,8 +109,8 @@ def test_a_negative_number_of_samples_is_refused(digits_run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["fit", "digist"], "did you mean 'digits'\\? `python -m training list`"),
-        (["fit", "xyz"], "unknown preset 'xyz'; `python -m training list` lists them"),
+        (["fit", "digist"], "unknown preset 'digist'; did you mean 'digits'"),
+        (["fit", "xyz"], "unknown preset 'xyz'; known: digits, "),
         (["fit", "digits", "--set", "epochs"], "--set takes KEY=VALUE, not 'epochs'"),
         (["fit", "digits", "--set", "epoch=3"], "unknown setting 'epoch'"),
         (["fit", "digits", "--set", "epochs=x"], "epochs must be an integer"),
@@ -118,6 +118,7 @@ def test_a_negative_number_of_samples_is_refused(digits_run: Path) -> None:
         (["fit", "mnist-mlp"], r"mnist needs data\.path"),
         (["fit", "mnist-mlp", "--set", "data.path=nowhere"], "nowhere holds no train-images"),
         (["fit", "digits", "--out", "."], r"\. exists"),
+        (["resume", "nowhere"], r"cannot read nowhere/fit\.json.*nothing to resume"),
         (["evaluate", "nowhere"], r"cannot read nowhere/run\.json"),
     ],
 )
@@ -154,16 +155,21 @@ def test_a_destination_that_exists_is_refused_before_the_fit(
     assert f"{tmp_path} exists" in error_of(capsys)
 
 
-def test_an_interrupted_fit_writes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_fit_out_of_time_says_how_to_go_on_and_can(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(*arguments: object, **options: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training.__main__, "fit", interrupted)
-    assert main(["fit", "digits", "--out", str(tmp_path / "run")]) == 130
-    assert "interrupted" in error_of(capsys)
-    assert list(tmp_path.iterdir()) == []
+    run = tmp_path / "run"
+    assert main(["fit", "digits", "--out", str(run), "--minutes", "0", *QUICK]) == 130
+    assert f"python -m training resume {run}" in capsys.readouterr().err
+    assert sorted(path.name for path in run.iterdir() if "events" not in path.name) == [
+        "fit.json",
+        "state.safetensors",
+    ]
+    assert main(["resume", str(run)]) == 0
+    assert load_run(run).config.preset == "digits"
+    assert {path.name for path in run.iterdir()} & {"fit.json", "state.safetensors"} == set()
+    assert main(["resume", str(run)]) == 2
+    assert "is a finished run" in error_of(capsys)
 
 
 def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
