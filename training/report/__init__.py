@@ -17,7 +17,7 @@ _SEED = 20131220
 
 @dataclass(frozen=True)
 class Goal:
-    """A number that the preset must reach, as it was asked for and as it came out; None: not measured."""
+    """A number that the preset must reach, as asked for and as reached; met None: not measured."""
 
     name: str
     wanted: str
