@@ -82,6 +82,11 @@ def fit(
     device = choose_device(config)
     model = initial_model(config, dataset)
     check_objective(config.objective, model)
+    alone = process_count() == 1
+    require(
+        alone or config.objective.name != "total_correlation",
+        "objective total_correlation compares the items of a batch, so it fits in one process only",
+    )
     require(config.held_out < len(dataset.train), "held_out leaves nothing to fit on")
     binary = model.likelihood_name == "bernoulli"
     batches = training_batches(dataset, config.held_out, binary, device)

@@ -16,7 +16,7 @@ from training.models import ConvConfig, MlpConfig, ModelConfig, Vae
 # Latents, channels and the first batch sizes that the tracer tries are the same numbers on purpose.
 MODELS = {
     "mlp": MlpConfig(latent_size=3, hidden_sizes=(16,)),
-    "conv": ConvConfig(latent_size=5, hidden_sizes=(16,), channels=(6, 7)),
+    "conv": ConvConfig(latent_size=5, hidden_sizes=(16,), channels=(6, 7), activation="tanh"),
     "gaussian": MlpConfig(latent_size=2, hidden_sizes=(16,), likelihood="gaussian"),
 }
 
