@@ -102,6 +102,8 @@ def fit(
     try:
         with stop_wishes() as wish:
             loop.run(wish, time.monotonic() + 60 * minutes)
+        if journal is not None:  # what comes after the fit can be interrupted, too
+            journal.save(state)
     finally:
         if journal is not None:
             journal.close()
