@@ -61,7 +61,9 @@ class Batches:
         # Half of the int16 numbers are negative; the last threshold would be one too large.
         thresholds = torch.round(levels / self.maximum * _STEPS).sub_(_STEPS // 2)
         table = thresholds.clamp_(max=_STEPS // 2 - 1).to(torch.int16)
-        white = table[pixels.int()] > random
+        # A fourth of the time of table[pixels].
+        bounds = table.index_select(0, pixels.flatten().int()).view_as(pixels)
+        white = bounds > random
         return white.logical_or_(pixels == self.maximum).float()
 
 

@@ -17,11 +17,12 @@ from training.objectives import ObjectiveConfig
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which data set, and the file or directory of its data unless a library brings them.
+    """Which data set, and the directory or file it is read from where it ships with no library.
 
     `train_limit` and `test_limit` take the first items of a split only; None takes all.
-    `image_size` and `channels` are what images become, None what they are; `seed` draws what is
-    drawn.
+    `image_size` (pixels, square) and `channels` (1 gray, 3 RGB) are for sets that can be had in
+    several; None takes what suits the set. `seed` decides what a set leaves to chance: its split,
+    order or draws.
     """
 
     name: Literal["digits", "mnist", "imagefolder", "arrays", "shapes", "linear-gaussian"] = (
@@ -35,10 +36,11 @@ class DataConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("train_limit", "test_limit", "image_size", "channels"):
-            limit = getattr(self, name)
-            require(limit is None or limit >= 1, f"data.{name} must be at least 1")
-        require(self.seed >= 0, "data.seed must not be negative")
+        for name in ("train_limit", "test_limit", "image_size"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"data.{name} must be at least 1")
+        require(self.channels in (None, 1, 3), "data.channels must be 1 (gray) or 3 (RGB)")
+        require(0 <= self.seed < 2**63, "data.seed must be between 0 and 2**63 - 1")
 
     def at(self, path: str) -> "DataConfig":
         """The same data set in another directory."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from training.batches import training_batches
 from training.config import FitConfig, OptimizerConfig
 from training.data import Dataset
 from training.errors import TrainingError
@@ -162,3 +163,62 @@ def test_a_model_starts_at_the_mean_of_the_data(
 def test_annealing_changes_the_fit(tiny_config: FitConfig, tiny_dataset: Dataset) -> None:
     warm = replace(tiny_config, objective=ObjectiveConfig(annealing="linear"))
     assert weights(fit(warm, tiny_dataset)) != weights(fit(tiny_config, tiny_dataset))
+
+
+def test_matrix_products_in_bfloat16_leave_the_terms_in_float32(
+    tiny_config: FitConfig, tiny_dataset: Dataset
+) -> None:
+    exact, coarse = (
+        fit(replace(tiny_config, precision=precision), tiny_dataset).history[-1]
+        for precision in ("float32", "bfloat16")
+    )
+    assert coarse["train_rate"] != exact["train_rate"]
+    assert coarse["train_negative_elbo"] == pytest.approx(exact["train_negative_elbo"], rel=1e-2)
+
+
+def test_mean_weights_are_the_ones_that_are_kept(
+    tiny_config: FitConfig, tiny_dataset: Dataset
+) -> None:
+    """At step t the mean keeps (1 + t) / (10 + t) of itself, as long as that is below the decay."""
+    settings = OptimizerConfig(1e-2, ema_decay=0.999, final_fraction=1.0)
+    one = replace(tiny_config, batch_size=60, epochs=1)
+    start = initial_model(one, tiny_dataset).state_dict()
+    last = fit(replace(one, optimizer=replace(settings, ema_decay=0.0)), tiny_dataset).model
+    mean = fit(replace(one, optimizer=settings), tiny_dataset).model.state_dict()
+    for name, value in last.state_dict().items():
+        torch.testing.assert_close(mean[name], 0.1 * start[name] + 0.9 * value)
+
+
+def test_a_gradient_far_above_the_usual_is_skipped_but_not_for_ever(
+    tiny_config: FitConfig, tiny_dataset: Dataset
+) -> None:
+    settings = OptimizerConfig(1e-5, skip_factor=0.999, clip=1e-3)
+    history = fit(replace(tiny_config, epochs=20, optimizer=settings), tiny_dataset).history
+    assert 0 < history[-1]["skipped"] < 60
+    assert history[-1]["clipped"] == 60 - history[-1]["skipped"]
+
+
+def test_a_fit_stops_early_and_keeps_the_best_weights(
+    patterns: FitConfig, binary_dataset: Dataset
+) -> None:
+    """Eight patterns learned by heart tell nothing of the eight that are held out."""
+    config = replace(patterns, epochs=400, evaluate_every=5, held_out=8, patience=3)
+    history = fit(config, binary_dataset).history
+    assert len(history) < 400
+    losses = [epoch["held_out_negative_elbo"] for epoch in history if epoch["epoch"] % 5 == 0]
+    assert min(losses) == losses[-4]
+
+
+@pytest.mark.parametrize("maximum", [1, 3, 16, 255])
+def test_batches_are_drawn_with_the_pixels_as_probabilities(maximum: int) -> None:
+    levels = np.unique([0, 1, maximum // 2, maximum]).astype(np.uint8)
+    pixels = np.tile(levels.reshape(1, 1, 1, -1), (20_000, 1, 1, 1))
+    labels = np.zeros(len(pixels), np.int64)
+    dataset = Dataset("levels", pixels, pixels, labels, labels, maximum)
+    batches = training_batches(dataset, 0, True, "cpu")
+    drawn, _ = batches.draw(torch.arange(len(pixels)), torch.Generator().manual_seed(0))
+    assert set(drawn.unique().tolist()) == {0, 1}
+    means = drawn.mean((0, 1, 2))
+    torch.testing.assert_close(means, torch.from_numpy(levels) / maximum, atol=0.015, rtol=0)
+    assert means[0] == 0
+    assert means[-1] == 1

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-import training.fit
+import training.loop
 from training.config import FitConfig, OptimizerConfig
 from training.data import Dataset
 from training.errors import InterruptedFit, RunError, TrainingError
@@ -43,7 +43,7 @@ def curve(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int, act: Callable[[], None]) -> None:
     """Call `act` within step number `steps` of this process."""
-    real, taken = training.fit.update, 0
+    real, taken = training.loop.update, 0
 
     def counted(*arguments: Any) -> Any:
         nonlocal taken
@@ -52,7 +52,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int, act: Callable[[], No
             act()
         return real(*arguments)
 
-    monkeypatch.setattr(training.fit, "update", counted)
+    monkeypatch.setattr(training.loop, "update", counted)
 
 
 def interrupted(
@@ -145,7 +145,7 @@ def test_a_full_disk_leaves_the_last_state_whole(
 
 def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
     """Make the loss NaN in these steps of the process."""
-    real, taken = training.fit.loss, 0
+    real, taken = training.loop.loss, 0
 
     def poisoned(*arguments: Any) -> Any:
         nonlocal taken
@@ -153,7 +153,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
         value, terms = real(*arguments)
         return (value * float("nan") if taken in steps else value), terms
 
-    monkeypatch.setattr(training.fit, "loss", poisoned)
+    monkeypatch.setattr(training.loop, "loss", poisoned)
 
 
 def test_one_step_that_is_not_finite_is_skipped_and_counted(

@@ -95,7 +95,8 @@ class ConditionalVae(nn.Module):
 
     def prior(self, label: Tensor | None) -> tuple[Tensor, Tensor]:
         """mean and log_variance of p(z given y), each [N, L]."""
-        return gaussian_parameters(self._one_hot(label) @ self.prior_parameters)
+        assert label is not None, "a conditional model needs labels"
+        return gaussian_parameters(self.prior_parameters[label])
 
     def encode(
         self, observations: Tensor, noise: Tensor, label: Tensor | None = None
