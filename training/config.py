@@ -17,20 +17,30 @@ from training.errors import TrainingError
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which data set, and the directory of its files where it does not ship with a library.
+    """Which data set, and the directory or file it is read from where it ships with no library.
 
     `train_limit` and `test_limit` take the first items of a split only; None takes all.
+    `image_size` (pixels, square) and `channels` (1 gray, 3 RGB) are for sets that can be had in
+    several; None takes what suits the set. `seed` decides what a set leaves to chance: its split,
+    order or draws. docs/data.md says which set reads which.
     """
 
-    name: Literal["digits", "mnist"] = "digits"
+    name: Literal["digits", "mnist", "imagefolder", "arrays", "shapes", "linear-gaussian"] = (
+        "digits"
+    )
     path: str | None = None
     train_limit: int | None = None
     test_limit: int | None = None
+    image_size: int | None = None
+    channels: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("train_limit", "test_limit"):
-            limit = getattr(self, name)
-            _require(limit is None or limit >= 1, f"data.{name} must be at least 1")
+        for name in ("train_limit", "test_limit", "image_size"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"data.{name} must be at least 1")
+        _require(self.channels in (None, 1, 3), "data.channels must be 1 (gray) or 3 (RGB)")
+        _require(0 <= self.seed < 2**63, "data.seed must be between 0 and 2**63 - 1")
 
     def at(self, path: str) -> "DataConfig":
         """The same data set in another directory."""
