@@ -100,11 +100,9 @@ def _open(path: Path) -> _Table:
     try:
         if path.suffix == ".parquet":
             file = parquet.ParquetFile(path)
-            groups = range(file.metadata.num_row_groups)
-            size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
             schema = file.schema_arrow
             images, labels = _columns(path, schema)
-            require_memory(size, f"reading {path}")
+            require_memory(_decoded_size(file.metadata), f"reading {path}")
             rows = file.read(columns=[name for name in (images, labels) if name])
         else:
             source = pyarrow.memory_map(str(path))
@@ -119,6 +117,16 @@ def _open(path: Path) -> _Table:
             f"cannot read {path}: expected a whole {path.suffix[1:].capitalize()} file: {error}"
         ) from error
     return _Table(path, images, labels, rows)
+
+
+def _decoded_size(metadata: Any) -> int:
+    """Bytes, at most about: repeated values take next to nothing in a file, but not decoded."""
+    columns = (
+        metadata.row_group(group).column(column)
+        for group in range(metadata.num_row_groups)
+        for column in range(metadata.num_columns)
+    )
+    return sum(max(8 * column.num_values, column.total_uncompressed_size) for column in columns)
 
 
 def _columns(path: Path, schema: Any) -> tuple[str, str | None]:
