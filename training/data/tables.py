@@ -1,17 +1,13 @@
 """Parquet and Arrow files through pyarrow, with images as Hugging Face's data sets store them."""
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from training.config import DataConfig
-from training.data.images import LOOKED_AT, Encoded, choose_shape, read_images
-from training.data.labels import checked_labels
+from training.data.columns import Table, is_encoded, label_names, read_labels, read_numbers
+from training.data.images import LOOKED_AT, choose_shape, read_images
 from training.data.memory import require_memory
 from training.data.pixels import as_pixels
 from training.data.splits import TEST_NAMES, Part
@@ -21,33 +17,6 @@ _SUFFIXES = (".parquet", ".arrow")
 _IMAGES = ("image", "img", "images", "pixels")
 _LABELS = ("label", "labels")
 _EXPECTED = "expected an .npz, .parquet or .arrow file, or a directory of .parquet or .arrow files"
-
-
-@dataclass(frozen=True)
-class _Table:
-    """One file: the names of its two columns, and its rows as an Arrow table of them."""
-
-    path: Path
-    images: str
-    labels: str | None
-    rows: Any
-
-    @property
-    def what(self) -> str:
-        return f"column {self.images} of {self.path}"
-
-    def encoded(self) -> Iterator[Encoded]:
-        """Each image as bytes. Raises TrainingError for a row without."""
-        for index, value in enumerate(_pieces(self.rows.column(self.images))):
-            content = value.as_py()
-            if isinstance(content, dict):
-                content = content["bytes"]
-            if not content:
-                raise TrainingError(
-                    f"row {index} of {self.path} holds no bytes in column {self.images}; expected "
-                    "an encoded image, not only its path"
-                )
-            yield f"row {index} of {self.path}", content
 
 
 def read_tables(path: Path, config: DataConfig) -> tuple[Part, Part | None]:
@@ -60,7 +29,7 @@ def read_tables(path: Path, config: DataConfig) -> tuple[Part, Part | None]:
     train_limit = config.train_limit if test_files else None  # a split is drawn from all
     tables = [_open(file) for file in train_files]
     shape = None
-    if _is_encoded(tables[0]):
+    if is_encoded(tables[0]):
         first = [encoded for encoded, _ in zip(tables[0].encoded(), range(LOOKED_AT), strict=False)]
         if not first:
             raise TrainingError(f"{tables[0].path} holds no rows; expected at least one image")
@@ -89,7 +58,7 @@ def _files(path: Path) -> tuple[list[Path], list[Path]]:
     return train, []
 
 
-def _open(path: Path) -> _Table:
+def _open(path: Path) -> Table:
     try:
         import pyarrow
         from pyarrow import ipc, parquet
@@ -116,7 +85,7 @@ def _open(path: Path) -> _Table:
         raise TrainingError(
             f"cannot read {path}: expected a whole {path.suffix[1:].capitalize()} file: {error}"
         ) from error
-    return _Table(path, images, labels, rows)
+    return Table(path, images, labels, rows)
 
 
 def _decoded_size(metadata: Any) -> int:
@@ -140,7 +109,7 @@ def _columns(path: Path, schema: Any) -> tuple[str, str | None]:
 
 
 def _read(
-    tables: list[_Table],
+    tables: list[Table],
     limit: int | None,
     shape: tuple[int, int, int] | None,
     config: DataConfig,
@@ -156,7 +125,7 @@ def _read(
     counts = [len(table.rows) for table in tables]
     count = min(sum(counts), limit or sum(counts))
     if shape is not None:
-        if not all(map(_is_encoded, tables)):
+        if not all(map(is_encoded, tables)):
             raise TrainingError(f"{tables[0].path} holds no encoded images as those to train on")
         encoded = (item for table in tables for item in table.encoded())
         limited = (item for item, _ in zip(encoded, range(count), strict=False))
@@ -164,76 +133,12 @@ def _read(
     else:
         pixels = np.concatenate(
             [
-                as_pixels(_numbers(table), table.what, config.image_size, config.channels)
+                as_pixels(read_numbers(table), table.what, config.image_size, config.channels)
                 for table in tables
             ]
         )[:count]
     if tables[0].labels is None:
         return Part(pixels, None)
-    names = _label_names(tables[0])
-    labels = [_labels(table, names) for table in tables]
+    names = label_names(tables[0])
+    labels = [read_labels(table, names) for table in tables]
     return Part(pixels, np.concatenate(labels)[:count], names)
-
-
-def _is_encoded(table: _Table) -> bool:
-    """Whether images are PNG, JPEG, ... rather than numbers. Raises TrainingError for neither."""
-    from pyarrow import types
-
-    kind = table.rows.schema.field(table.images).type
-    if types.is_struct(kind) and any(field.name == "bytes" for field in kind.fields):
-        return True
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
-
-
-def _pieces(column: Any) -> Iterator[Any]:
-    for chunk in column.chunks:
-        yield from chunk
-
-
-def _numbers(table: _Table) -> NDArray[np.generic]:
-    """A column of tensors or nested lists as one array [N, ...]."""
-    import pyarrow
-    from pyarrow import types
-
-    values = table.rows.column(table.images).combine_chunks()
-    if isinstance(values, pyarrow.ChunkedArray):
-        values = pyarrow.concat_arrays(values.chunks)
-    if isinstance(values, pyarrow.FixedShapeTensorArray):
-        return np.asarray(values.to_numpy_ndarray())
-    kind, dims = values.type, [len(values)]
-    while (
-        types.is_list(values.type)
-        or types.is_large_list(values.type)
-        or types.is_fixed_size_list(values.type)
-    ):
-        lengths = values.value_lengths().unique().to_pylist()
-        if len(lengths) != 1 or lengths[0] is None:
-            raise TrainingError(f"{table.what} holds lists of {len(lengths)} lengths; expected one")
-        dims.append(lengths[0])
-        values = values.flatten()
-    if values.null_count or not (types.is_integer(values.type) or types.is_floating(values.type)):
-        raise TrainingError(
-            f"{table.what} is {kind} with {values.null_count} missing values; expected encoded "
-            "images (bytes, or a struct with a field bytes), lists or tensors of integers"
-        )
-    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(dims)
-
-
-def _labels(table: _Table, names: tuple[str, ...]) -> NDArray[np.int64]:
-    column = table.rows.column(table.labels)
-    what = f"column {table.labels} of {table.path}"
-    if column.null_count:
-        raise TrainingError(
-            f"{what} misses {column.null_count} values; expected a label in each row"
-        )
-    return checked_labels(column.to_numpy(), len(column), what, names)
-
-
-def _label_names(table: _Table) -> tuple[str, ...]:
-    """The names of Hugging Face's ClassLabel, which lie in the schema's metadata."""
-    metadata = (table.rows.schema.metadata or {}).get(b"huggingface", b"")
-    try:
-        names = json.loads(metadata)["info"]["features"][table.labels]["names"]
-    except (KeyError, TypeError, ValueError):
-        return ()
-    return tuple(map(str, names)) if isinstance(names, list) else ()
