@@ -1,8 +1,10 @@
 """MNIST, and any set of its form, from IDX files."""
 
 import gzip
+import math
 import struct
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from training.data.dataset import Dataset
 from training.data.labels import label_names
+from training.data.memory import require_memory
 from training.errors import TrainingError
 
 _FILES = (
@@ -46,24 +49,29 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     The format: two zero bytes, the type code 8, the number of dimensions, each dimension as a
     big-endian uint32, then the values. Raises TrainingError for anything else.
     """
+    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
+        with opened(path, "rb") as file:
+            shape = _read_header(file, path)
+            expected = math.prod(shape)
+            require_memory(expected, f"{path} announces {expected} values, which")
+            values = file.read(expected + 1)  # reaching the end is what checks a gzip file
     except (OSError, EOFError, zlib.error) as error:
-        raise TrainingError(f"cannot read {path}: {error}") from error
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08" or content[3] not in (1, 2, 3, 4):
+        raise TrainingError(f"cannot read {path}: expected an IDX file: {error}") from error
+    if len(values) != expected:
+        held = len(values) if len(values) < expected else "more"
+        raise TrainingError(f"{path} announces {expected} values of shape {shape} and holds {held}")
+    return np.frombuffer(values, np.uint8).reshape(shape)
+
+
+def _read_header(file: BufferedIOBase, path: Path) -> tuple[int, ...]:
+    magic = file.read(4)
+    if len(magic) < 4 or magic[:3] != b"\x00\x00\x08" or magic[3] not in (1, 2, 3, 4):
         raise TrainingError(f"{path} is no IDX file of unsigned bytes: bad magic number")
-    header = 4 + 4 * content[3]
-    if len(content) < header:
+    dims = file.read(4 * magic[3])
+    if len(dims) < 4 * magic[3]:
         raise TrainingError(f"{path} ends inside its header")
-    shape = struct.unpack(f">{content[3]}I", content[4:header])
-    expected = int(np.prod(shape, dtype=object))
-    if len(content) - header != expected:
-        raise TrainingError(
-            f"{path} announces {expected} values of shape {shape} and holds {len(content) - header}"
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    return struct.unpack(f">{magic[3]}I", dims)
 
 
 def _find(folder: Path, name: str) -> Path:
