@@ -24,7 +24,16 @@ _KEYS = (
     ("images", "labels", "test_images", "test_labels"),
 )
 _EXPECTED = "expected one of the arrays " + ", ".join(keys[0] for keys in _KEYS)
-_DAMAGES = (EOFError, MemoryError, OSError, SyntaxError, ValueError, zipfile.BadZipFile, zlib.error)
+_DAMAGES = (
+    EOFError,
+    MemoryError,
+    OSError,
+    RuntimeError,  # encrypted, or packed in another way
+    SyntaxError,
+    ValueError,  # arrays of objects, too
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def load_arrays(path: Path, config: DataConfig) -> Dataset:
@@ -83,7 +92,7 @@ def _read_npz(path: Path, config: DataConfig) -> tuple[Part, Part | None, int]:
             found = {key: file[key] for key in keys if key in file}
     except TrainingError:
         raise
-    except _DAMAGES as error:  # an array of objects is a ValueError
+    except _DAMAGES as error:
         raise TrainingError(
             f"cannot read {path}: expected an .npz file of number arrays: {error}"
         ) from error

@@ -31,8 +31,6 @@ class Table:
         """Each image as bytes. Raises TrainingError for a row without."""
         for index, value in enumerate(_pieces(self.rows.column(self.images))):
             content = value.as_py()
-            if isinstance(content, dict):
-                content = content["bytes"]
             if not content:
                 raise TrainingError(
                     f"row {index} of {self.path} holds no bytes in column {self.images}; expected "
@@ -52,8 +50,11 @@ def is_encoded(table: Table) -> bool:
 
 
 def _pieces(column: Any) -> Iterator[Any]:
+    """Each row's bytes, of a struct the field of that name, as scalars."""
+    from pyarrow import compute, types
+
     for chunk in column.chunks:
-        yield from chunk
+        yield from compute.struct_field(chunk, "bytes") if types.is_struct(chunk.type) else chunk
 
 
 def read_numbers(table: Table) -> NDArray[np.generic]:

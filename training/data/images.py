@@ -55,16 +55,16 @@ def choose_shape(
     Gray if all of them are. Their own size if all have the same and it reaches no further than
     64; else a square of 64, 32 or 16, the largest that half of them fill without enlargement.
     """
-    looked_at = [open_image(encoded) for encoded in images[:LOOKED_AT]]
+    decoded = map(open_image, images[:LOOKED_AT])  # one at a time: photographs are large
+    modes, sizes = zip(*((image.mode, image.size) for image in decoded), strict=True)
     if channels is None:
-        channels = 1 if all(image.mode == "L" for image in looked_at) else 3
+        channels = 1 if set(modes) == {"L"} else 3
     if size is not None:
         return channels, size, size
-    width, height = looked_at[0].size
-    alike = all(image.size == (width, height) for image in looked_at)
-    if alike and max(width, height) <= _DEFAULT_SIDES[0]:
+    width, height = sizes[0]
+    if len(set(sizes)) == 1 and max(width, height) <= _DEFAULT_SIDES[0]:
         return channels, height, width
-    median = sorted(min(image.size) for image in looked_at)[len(looked_at) // 2]
+    median = sorted(map(min, sizes))[len(sizes) // 2]
     side = next((side for side in _DEFAULT_SIDES if side <= median), _DEFAULT_SIDES[-1])
     return channels, side, side
 
@@ -77,6 +77,7 @@ def open_image(encoded: Encoded) -> Image.Image:
     what, source = encoded
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF data and the like: pixels are whole
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             file = io.BytesIO(source) if isinstance(source, bytes) else source
             with Image.open(file, formats=_FORMATS) as image:

@@ -61,7 +61,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     if len(values) != expected:
         held = len(values) if len(values) < expected else "more"
         raise TrainingError(f"{path} announces {expected} values of shape {shape} and holds {held}")
-    return np.frombuffer(values, np.uint8).reshape(shape)
+    return np.frombuffer(values, np.uint8).reshape(shape).copy()  # torch wants to write
 
 
 def _read_header(file: BufferedIOBase, path: Path) -> tuple[int, ...]:

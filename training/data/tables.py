@@ -81,7 +81,9 @@ def _open(path: Path) -> Table:
                 rows = ipc.open_stream(source).read_all()
             images, labels = _columns(path, rows.schema)
         rows.validate(full=True)
-    except (pyarrow.ArrowException, OSError) as error:
+    except TrainingError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError) as error:  # ValueError: names not in UTF-8
         raise TrainingError(
             f"cannot read {path}: expected a whole {path.suffix[1:].capitalize()} file: {error}"
         ) from error

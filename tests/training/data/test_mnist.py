@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from training.config import DataConfig
@@ -43,6 +44,12 @@ def test_mnist_is_read_from_plain_and_gzipped_files(mnist: Path) -> None:
     assert dataset.observation_shape == (1, 6, 4)
     assert dataset.maximum == 255
     assert dataset.label_names == ("0", "1", "2", "3", "4", "5")
+
+
+def test_torch_takes_the_pixels_without_a_copy_or_a_warning(mnist: Path) -> None:
+    dataset = load_dataset(DataConfig("mnist", path=str(mnist)))
+    pixels = torch.from_numpy(dataset.train)
+    assert pixels.data_ptr() == dataset.train.ctypes.data
 
 
 @pytest.mark.parametrize("field", ["train", "test", "train_labels", "test_labels"])

@@ -128,7 +128,9 @@ def test_damaged_files_are_named(path: Path) -> None:
     damaged = whole[:120] + b"\xff" * 40 + whole[160:]
     npy = path.with_suffix(".npy")
     np.save(npy, GRAY)
-    for content in (b"", whole[: len(whole) // 2], damaged, npy.read_bytes()):
+    flags = whole.index(b"PK\x01\x02") + 8
+    encrypted = whole[:flags] + b"\x01" + whole[flags + 1 :]
+    for content in (b"", encrypted, whole[: len(whole) // 2], damaged, npy.read_bytes()):
         path.write_bytes(content)
         with pytest.raises(TrainingError, match=r"cannot read .*set\.npz: expected an \.npz file"):
             load(path)

@@ -122,6 +122,7 @@ IMAGES = [{"bytes": png(image), "path": None} for image in GRAY[:4]]
             {"image": [*IMAGES[:3], {"bytes": IMAGES[0]["bytes"][:60], "path": ""}]},
             "cannot read row 3 of ",
         ),
+        ({"image": [*IMAGES[:2], None]}, "row 2 of .* holds no bytes in column image"),
         ({"image": ["a.png", "b.png"]}, "column image of .* is string with 0 missing values"),
         ({"image": [[1] * 9, [1] * 4]}, "column image of .* lists of 2 lengths"),
         ({"image": [[1.0] * 9, [0.5] * 9]}, "column image of .* is float64"),
