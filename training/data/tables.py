@@ -81,6 +81,7 @@ def _open(path: Path) -> Table:
                 rows = ipc.open_stream(source).read_all()
             images, labels = _columns(path, rows.schema)
         rows.validate(full=True)
+        [str(kind) for kind in rows.schema.types]  # decodes the names within
     except TrainingError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError) as error:  # ValueError: names not in UTF-8
