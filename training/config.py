@@ -22,7 +22,7 @@ class DataConfig:
     `train_limit` and `test_limit` take the first items of a split only; None takes all.
     `image_size` (pixels, square) and `channels` (1 gray, 3 RGB) are for sets that can be had in
     several; None takes what suits the set. `seed` decides what a set leaves to chance: its split,
-    order or draws.
+    order or draws. docs/data.md says which set reads which.
     """
 
     name: Literal["digits", "mnist", "imagefolder", "arrays", "shapes", "linear-gaussian"] = (
