@@ -1,13 +1,16 @@
 """Named configurations, one TOML file each. A preset says which numbers its fit must reach."""
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from typing import Any
+from typing import Any, Final
 
 from training.config import FitConfig
 from training.documents import from_document
 from training.errors import TrainingError
+
+_AT_MOST: Final = {"negative_elbo", "negative_log_likelihood", "mean_squared_error"}
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,43 @@ class Goals:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What a fit reached of a goal; `value` and `met` are None if it was not measured."""
+
+    metric: str
+    goal: float
+    at_most: bool
+    value: float | None
+    met: bool | None
+
+
+def outcomes(goals: Goals, measured: Mapping[str, float | None]) -> list[Outcome]:
+    """Every goal beside what was measured: the numbers of an evaluation by their names."""
+    values = dict(measured)
+    for bound in ("elbo", "log_likelihood"):
+        value = values.get(bound)
+        if value is not None:
+            values[f"negative_{bound}"] = -value
+    found = []
+    for metric, goal in vars(goals).items():
+        if goal is None:
+            continue
+        at_most, value = metric in _AT_MOST, values.get(metric)
+        met = None if value is None else (value <= goal if at_most else value >= goal)
+        found.append(Outcome(metric, goal, at_most, value, met))
+    return found
+
+
+@dataclass(frozen=True)
 class Preset:
-    """A configuration, what it is for, and what it must reach."""
+    """A configuration, what it is for, what it must reach, and what `source` reports of such a
+    model fitted in full."""
 
     config: FitConfig
     description: str
     goals: Goals
+    paper: Goals
+    source: str
 
 
 def presets() -> dict[str, Preset]:
@@ -51,7 +85,7 @@ def presets() -> dict[str, Preset]:
 
 
 def read_preset(name: str, text: str) -> Preset:
-    """A preset from its TOML text: `description`, [goals], and the settings of FitConfig.
+    """A preset from its TOML text: `description`, [goals], [paper] and the settings of FitConfig.
 
     Settings that are left out take their defaults. Raises TrainingError, naming the preset, for
     whatever else is in it.
@@ -60,10 +94,13 @@ def read_preset(name: str, text: str) -> Preset:
         document: dict[str, Any] = tomllib.loads(text)
         description = str(document.pop("description"))
         goals = from_document(Goals, document.pop("goals", {}), "goals.", complete=False)
+        paper = document.pop("paper", {})
+        source = str(paper.pop("source", ""))
+        reported = from_document(Goals, paper, "paper.", complete=False)
         config = from_document(FitConfig, document | {"preset": name}, complete=False)
     except (tomllib.TOMLDecodeError, KeyError, TrainingError) as error:
         raise TrainingError(f"preset {name}: {error}") from error
-    return Preset(config, description, goals)
+    return Preset(config, description, goals, reported, source)
 
 
 def smoke(config: FitConfig) -> FitConfig:

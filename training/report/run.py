@@ -12,7 +12,7 @@ from training.errors import RunError
 from training.evaluate import SEED, test_items
 from training.evaluation import Evaluation
 from training.model import Model
-from training.presets import presets
+from training.presets import outcomes, presets
 from training.report import Goal, Subject, render
 
 History = Sequence[Mapping[str, float | int]]
@@ -69,27 +69,13 @@ def _goals(config: FitConfig, evaluation: Evaluation) -> list[Goal]:
     preset = presets().get(config.preset)
     if preset is None:
         return []
-    measured: dict[str, float] = {
-        name: value for name, value in evaluation.to_json().items() if value is not None
-    }
-    for bound in ("elbo", "log_likelihood"):
-        if bound in measured:
-            measured[f"negative_{bound}"] = -measured[bound]
-    goals = []
-    for name, wanted in vars(preset.goals).items():
-        if wanted is None:
-            continue
-        at_most = name in ("negative_elbo", "negative_log_likelihood", "mean_squared_error")
-        reached = measured.get(name)
-        met = None
-        if reached is not None:
-            met = reached <= wanted if at_most else reached >= wanted
-        goals.append(
-            Goal(
-                name.replace("_", " "),
-                f"{'at most' if at_most else 'at least'} {wanted:g}",
-                "" if reached is None else f"{reached:.5g}",
-                met,
-            )
+    words = {True: "at most", False: "at least"}
+    return [
+        Goal(
+            outcome.metric.replace("_", " "),
+            f"{words[outcome.at_most]} {outcome.goal:g}",
+            "" if outcome.value is None else f"{outcome.value:.5g}",
+            outcome.met,
         )
-    return goals
+        for outcome in outcomes(preset.goals, evaluation.to_json())
+    ]
