@@ -10,20 +10,21 @@ from training.config import FitConfig
 from training.documents import from_document
 from training.errors import TrainingError
 
-_AT_MOST: Final = {"negative_elbo", "negative_log_likelihood", "mean_squared_error"}
+_AT_MOST: Final = {"rate", "negative_elbo", "negative_log_likelihood", "mean_squared_error"}
 
 
 @dataclass(frozen=True)
 class Goals:
     """What a fit must reach on the test split; None where nothing is asked.
 
-    At most: `negative_elbo` and `negative_log_likelihood` in nats per item (a Gaussian likelihood
-    is a density, so its bound may be below zero) and `mean_squared_error` of reconstructions in
-    [0, 1]. At least: `active_units`, `mutual_information_gap`, and the shares `label_agreement` of
-    samples that a classifier reads as asked and `used_codes` of a codebook.
+    At most: `negative_elbo`, `rate` and `negative_log_likelihood` in nats per item (a Gaussian
+    likelihood is a density, so its bound may be below zero) and `mean_squared_error` of
+    reconstructions in [0, 1]. At least: `active_units`, `mutual_information_gap`, and the shares
+    `label_agreement` of samples that a classifier reads as asked and `used_codes` of a codebook.
     """
 
     negative_elbo: float | None = None
+    rate: float | None = None
     negative_log_likelihood: float | None = None
     mean_squared_error: float | None = None
     active_units: int | None = None
