@@ -63,6 +63,8 @@ def measure(name: str, options: argparse.Namespace) -> bool:
     seconds = time.monotonic() - started
     effort = ["--importance-samples", str(options.importance_samples)]
     effort += ["--importance-items", str(options.importance_items)]
+    if preset.goals.label_agreement is not None:
+        effort.append("--classify")
     evaluated = _training("evaluate", str(run), "--json", *effort, capture=True)
     if evaluated.returncode:
         return False

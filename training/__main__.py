@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from training.checkpoint import DESCRIPTION, check_destination, load_run, save_run
+from training.classifier import fit_classifier
 from training.config import FitConfig, with_overrides
 from training.data import Dataset, load_dataset
 from training.distributed import process_index, processes
@@ -102,6 +103,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="items for it; default the first %(default)s, 0: all",
     )
+    evaluating.add_argument(
+        "--classify",
+        action="store_true",
+        help="read conditional samples by a classifier, fitted now",
+    )
     reporting = commands.add_parser("report", help="write the report of a run again")
     reporting.add_argument("run", type=Path, metavar="RUN")
     reporting.add_argument(
@@ -163,7 +169,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     run = load_run(options.run)
     samples, items = options.importance_samples, options.importance_items
     effort = Effort(importance_samples=samples, importance_items=items or None)
-    evaluation = evaluate(run.model, run.dataset(options.data_path), effort)
+    dataset, classify = run.dataset(options.data_path), None
+    if options.classify:
+        classify, accuracy = fit_classifier(dataset)
+        print(f"the classifier reads {accuracy:.2%} of the test split right", file=sys.stderr)
+    evaluation = evaluate(run.model, dataset, effort, classify=classify)
     print(json.dumps(evaluation.document()) if options.json else evaluation.table())
 
 

@@ -78,9 +78,13 @@ class MeanTerms:
 
 
 def evaluate(
-    model: Model, dataset: Dataset, effort: Effort | None = None, seed: int = SEED
+    model: Model,
+    dataset: Dataset,
+    effort: Effort | None = None,
+    seed: int = SEED,
+    classify: Callable[[Tensor], Tensor] | None = None,
 ) -> Evaluation:
-    """Evaluate on the test split; the same seed gives the same numbers.
+    """Evaluate on the test split; the same seed gives the same numbers. `classify` as below.
 
     Bernoulli models see one binarization, drawn from the seed. The mode of `model` is left as it
     was.
@@ -88,14 +92,16 @@ def evaluate(
     generator = torch.Generator().manual_seed(seed)
     items = test_items(model, dataset, generator)
 
-    def bits(nats: float) -> float:
+    def bits(nats: float) -> float | None:
+        if dataset.maximum is None:
+            return None  # numbers of any range have no bins
         dims = items.observations[0].numel()
         return bits_per_dim(model.likelihood_name, nats, dims, maximum=dataset.maximum)
 
     training = model.training
     model.eval()
     try:
-        return evaluate_items(model, items, generator, bits, effort)
+        return evaluate_items(model, items, generator, bits, effort, classify)
     finally:
         model.train(training)
 
@@ -105,7 +111,7 @@ def evaluate_items(
     model: Model,
     items: Items,
     generator: torch.Generator,
-    bits: Callable[[float], float] | None = None,
+    bits: Callable[[float], float | None] | None = None,
     effort: Effort | None = None,
     classify: Callable[[Tensor], Tensor] | None = None,
 ) -> Evaluation:
@@ -123,7 +129,7 @@ def evaluate_items(
         values["active_units_by_rate"] = active_units_by_rate(torch.tensor([terms.rate_by_unit]))
         if bits is not None:
             values["bits_per_dim"] = bits(negative_elbo)
-    values["mean_squared_error"] = _squared_error(model, items)
+    values |= _reconstruction(model, items)
     if isinstance(model, Quantized):
         values |= _codes(model, items)
     else:
@@ -183,17 +189,27 @@ def test_items(model: Model, dataset: Dataset, generator: torch.Generator) -> It
     observations = torch.from_numpy(dataset.observations("test"))
     if model.likelihood_name == "bernoulli":
         observations = binarize(observations, generator)
-    return Items(observations, torch.from_numpy(dataset.test_labels))
+    factors = None if dataset.factors is None else torch.from_numpy(dataset.factors.test)
+    return Items(observations, torch.from_numpy(dataset.test_labels), factors)
 
 
-def _squared_error(model: Model, items: Items) -> float:
-    """Of a pixel, in the mean over items, of what the posterior mean decodes to."""
-    total = 0.0
+def _reconstruction(model: Model, items: Items) -> dict[str, float]:
+    """How far what the posterior mean decodes to is from the items, and how sharp it is."""
+    total, energy, wanted = 0.0, 0.0, 0.0
     for observations, label in _chunks(model, items):
         noise = observations.new_zeros(len(observations), *model.noise_shape)
         decoded = model.decode(model.encode(observations, noise, label)[0], label)
         total += (decoded - observations).square().double().sum().item()
-    return total / items.observations.numel()
+        energy += gradient_energy(decoded)
+        wanted += gradient_energy(observations)
+    values = {"mean_squared_error": total / items.observations.numel()}
+    return values if not wanted else values | {"gradient_energy": energy / wanted}
+
+
+def gradient_energy(images: Tensor) -> float:
+    """The sum of squared differences of neighbouring pixels of [N, C, H, W]."""
+    across, down = images.diff(dim=3), images.diff(dim=2)
+    return across.square().double().sum().item() + down.square().double().sum().item()
 
 
 def _codes(model: Quantized, items: Items) -> dict[str, Any]:

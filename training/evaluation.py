@@ -23,6 +23,8 @@ class Evaluation:
     mutual_information_gap: MIG, for sets with factors. used_codes, code_count, perplexity: the
     share of a codebook that is used, its size, and exp of the entropy of its use.
     label_agreement: the share of conditional samples that a classifier reads as asked for.
+    gradient_energy: squared differences of neighbouring pixels of reconstructions, as a share of
+    the observations' own: how sharp they are.
     bounds: of several k, and rate_by_unit: the mean rate by latent or group, are lists.
     """
 
@@ -48,6 +50,7 @@ class Evaluation:
     code_count: int | None = None
     perplexity: float | None = None
     label_agreement: float | None = None
+    gradient_energy: float | None = None
     bounds: tuple[Bound, ...] = ()
     rate_by_unit: tuple[float, ...] = field(default=(), repr=False)
 
@@ -116,4 +119,5 @@ _ROWS = (
     ("used_codes", "used codes", ".3f", ""),
     ("perplexity", "perplexity of the codes", ".1f", ""),
     ("label_agreement", "label agreement", ".3f", ""),
+    ("gradient_energy", "gradient energy", ".3f", "of the observations' own"),
 )

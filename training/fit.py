@@ -20,7 +20,7 @@ from training.errors import require
 from training.interruption import stop_wishes
 from training.journal import EpochMetrics, Journal, begin_journal, continue_journal
 from training.loop import Loop
-from training.model import Model, StartsAtMean
+from training.model import Model, Prepared, StartsAtMean
 from training.models import build_model
 from training.objectives import check_objective
 from training.state import initial_state
@@ -43,6 +43,8 @@ def initial_model(config: FitConfig, dataset: Dataset) -> Model:
     if isinstance(model, StartsAtMean):
         mean = dataset.train.mean(0, dtype=np.float64) / (dataset.maximum or 1)
         model.initialize_output(torch.from_numpy(mean.astype(np.float32)))
+    if isinstance(model, Prepared):
+        model.prepare(dataset, config.seed)
     return model
 
 

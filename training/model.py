@@ -91,6 +91,14 @@ class Gaussian(Protocol):
 
 
 @runtime_checkable
+class Prepared(Protocol):
+    """A model that needs its data before the first step."""
+
+    def prepare(self, dataset: Any, seed: int) -> None:
+        """Set what is not fitted with the rest; `dataset` is a `training.data.Dataset`."""
+
+
+@runtime_checkable
 class StartsAtMean(Protocol):
     """A model whose decoder can start at the mean of the data."""
 

@@ -20,7 +20,8 @@ class Goals:
     At most: `negative_elbo`, `rate` and `negative_log_likelihood` in nats per item (a Gaussian
     likelihood is a density, so its bound may be below zero) and `mean_squared_error` of
     reconstructions in [0, 1]. At least: `active_units`, `mutual_information_gap`, and the shares
-    `label_agreement` of samples that a classifier reads as asked and `used_codes` of a codebook.
+    `label_agreement` of samples that a classifier reads as asked, `used_codes` of a codebook, and
+    `gradient_energy` of reconstructions, which is less than 1 where they are blurred.
     """
 
     negative_elbo: float | None = None
@@ -30,6 +31,7 @@ class Goals:
     active_units: int | None = None
     mutual_information_gap: float | None = None
     label_agreement: float | None = None
+    gradient_energy: float | None = None
     used_codes: float | None = None
 
     def __str__(self) -> str:

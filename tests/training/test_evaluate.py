@@ -195,7 +195,13 @@ def test_an_autoencoder_has_a_distortion_and_no_bound(model: Vae, tiny_dataset: 
     plain = Wrapped(model)
     plain.family = "autoencoder"
     document = evaluated(plain, tiny_dataset, bits=lambda nats: nats).document()
-    assert document.keys() == {"distortion", "items", "active_units", "mean_squared_error"}
+    assert document.keys() == {
+        "distortion",
+        "items",
+        "active_units",
+        "mean_squared_error",
+        "gradient_energy",
+    }
 
 
 def test_a_set_with_factors_has_an_information_gap(model: Vae, tiny_dataset: Dataset) -> None:

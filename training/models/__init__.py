@@ -12,6 +12,7 @@ from training.models.conditional import ConditionalConfig
 from training.models.conv import ConvConfig
 from training.models.ladder import LadderConfig
 from training.models.mlp import MlpConfig
+from training.models.perceptual import PerceptualConfig
 from training.models.vae import Vae
 from training.models.vq import VqConfig
 
@@ -23,6 +24,7 @@ ModelConfig = (
     | LadderConfig
     | VqConfig
     | AutoregressiveConfig
+    | PerceptualConfig
 )
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "MlpConfig",
     "Model",
     "ModelConfig",
+    "PerceptualConfig",
     "Terms",
     "Vae",
     "VqConfig",

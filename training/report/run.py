@@ -23,7 +23,6 @@ def report(
 ) -> bytes:
     """The HTML file for a model in eval mode, on the items of its evaluation."""
     items = test_items(model, dataset, torch.Generator().manual_seed(SEED))
-    names = tuple(str(label) for label in range(int(dataset.test_labels.max()) + 1))
     return render(
         Subject(
             title=config.preset,
@@ -33,7 +32,7 @@ def report(
             evaluation=evaluation,
             model=model,
             items=items,
-            label_names=names,
+            label_names=dataset.label_names,
         )
     )
 
