@@ -19,8 +19,9 @@ from export.manifest import build_manifest, manifest_json
 from export.parity import measure
 from export.publish import publish
 from training.checkpoint import Run
-from training.config import FitConfig, ModelConfig
-from training.models import Vae, build_model
+from training.config import FitConfig
+from training.model import Layout
+from training.models import ConvConfig, MlpConfig, Vae
 
 _SEED = 20131220
 
@@ -30,7 +31,7 @@ class BenchModel:
     """A model to measure: its name in the repository, its architecture and its observations."""
 
     name: str
-    config: ModelConfig
+    config: MlpConfig | ConvConfig
     observation_shape: tuple[int, int, int]
 
     @property
@@ -51,14 +52,12 @@ class BenchModel:
 
 MLP = BenchModel(
     "mlp",
-    ModelConfig("mlp", latent_size=20, hidden_sizes=(400, 400), activation="silu"),
+    MlpConfig(latent_size=20, hidden_sizes=(400, 400), activation="silu"),
     (1, 28, 28),
 )
 CONV = BenchModel(
     "conv",
-    ModelConfig(
-        "conv", latent_size=64, hidden_sizes=(), channels=(32, 64, 128, 256), activation="silu"
-    ),
+    ConvConfig(latent_size=64, hidden_sizes=(), channels=(32, 64, 128, 256), activation="silu"),
     (3, 64, 64),
 )
 MODELS = (MLP, CONV)
@@ -91,7 +90,7 @@ def multiply_adds(model: Vae) -> int:
 
     hooks = [layer.register_forward_hook(count) for layer in model.decoder.modules()]
     with torch.inference_mode():
-        model.decode(torch.zeros(1, model.latent_size))
+        model.decode(torch.zeros(1, *model.latent_shape))
     for hook in hooks:
         hook.remove()
     return total
@@ -101,7 +100,7 @@ def fresh_model(model: BenchModel) -> Vae:
     """The model in eval mode; the same weights every time."""
     with torch.random.fork_rng():
         torch.manual_seed(_SEED)
-        return build_model(model.config, model.observation_shape).eval()
+        return model.config.build(Layout(model.observation_shape)).eval()
 
 
 def _publish(repository: Path, model: BenchModel) -> None:

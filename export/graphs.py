@@ -21,8 +21,7 @@ from google.protobuf.message import Message
 from torch import Tensor, nn
 
 from export.errors import ExportError
-from training.models import Vae
-from training.objective import reparameterize
+from training.model import Model
 
 GraphKind = Literal["encoder", "encoder_uint8", "decoder"]
 DataType = Literal["float32", "uint8"]
@@ -34,20 +33,19 @@ OPSET = 20
 class Encoder(nn.Module):
     """observations, noise -> latents, mean, log_variance."""
 
-    def __init__(self, model: Vae) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, observations: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[N, C, H, W] in [0, 1] and [N, L] -> a draw of the posterior and its parameters."""
-        mean, log_variance = self.model.encode(observations)
-        return reparameterize(mean, log_variance, noise), mean, log_variance
+        return self.model.encode(observations, noise)
 
 
 class EncoderUint8(nn.Module):
     """observations_uint8, noise -> latents, mean, log_variance."""
 
-    def __init__(self, model: Vae) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.encoder = Encoder(model)
 
@@ -61,7 +59,7 @@ class EncoderUint8(nn.Module):
 class Decoder(nn.Module):
     """latents -> observations; the file adds observations_uint8, see `_append_levels`."""
 
-    def __init__(self, model: Vae) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
@@ -101,16 +99,19 @@ class Graph:
         return f"{self.kind}.onnx"
 
 
-def trace_graphs(model: Vae, name: str, preset: str) -> tuple[Graph, ...]:
+def trace_graphs(model: Model, name: str, preset: str) -> tuple[Graph, ...]:
     """The encoders and the decoder of a model in eval mode; the same weights give the same bytes.
 
     `name` and `preset` go into the files' metadata. Raises ExportError if torch cannot trace.
     """
+    if model.label_count is not None:
+        raise ExportError(f"family {model.family} takes labels, which no graph has an input for")
     shape = tuple(model.observation_shape)
     observations = Value("observations", shape)
     levels = Value("observations_uint8", shape, "uint8")
-    noise, latents, mean, log_variance = (
-        Value(value, (model.latent_size,)) for value in ("noise", "latents", "mean", "log_variance")
+    noise = Value("noise", model.noise_shape)
+    latents, mean, log_variance = (
+        Value(value, model.latent_shape) for value in ("latents", "mean", "log_variance")
     )
     posterior = (latents, mean, log_variance)
     metadata = {"name": name, "preset": preset}

@@ -18,7 +18,7 @@ from training.data import Dataset, load_dataset
 from training.pictures import latent_space, reconstructions, samples
 from vae_client import VaeClient
 
-PRESET = "digits-mlp-vae"
+PRESET = "digits"
 MODEL = "digits"
 SEED = 7
 OUT = Path("out")

@@ -12,11 +12,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run directory of a quick fit of digits-mlp-vae. Read it; copy it before a change."""
+    """The run directory of a quick fit of digits. Read it; copy it before a change."""
     from training.__main__ import main  # brings torch, which most tests of the service do not need
 
     run = tmp_path_factory.mktemp("runs") / "digits"
-    assert main(["fit", "digits-mlp-vae", "--smoke", "--out", str(run)]) == 0
+    assert main(["fit", "digits", "--smoke", "--out", str(run)]) == 0
     return run
 
 

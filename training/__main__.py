@@ -1,22 +1,29 @@
-"""`python -m training list | fit PRESET | evaluate RUN`."""
+"""`python -m training list | fit | resume | evaluate | report`; `torchrun -m` for many."""
 
 import argparse
-import difflib
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from training.checkpoint import check_destination, load_run, save_run
+from training.checkpoint import DESCRIPTION, check_destination, load_run, save_run
+from training.classifier import fit_classifier
 from training.config import FitConfig, with_overrides
-from training.data import load_dataset
-from training.errors import TrainingError
-from training.evaluate import Evaluation, evaluate
-from training.fit import fit
+from training.data import Dataset, load_dataset
+from training.distributed import process_index, processes
+from training.documents import nearest
+from training.errors import InterruptedFit, RunError, TrainingError
+from training.evaluate import IMPORTANCE_ITEMS, IMPORTANCE_SAMPLES, Effort, evaluate
+from training.files import replace_durably
+from training.fit import choose_device, fit
+from training.journal import read_description
 from training.pictures import draw_pictures
-from training.presets import presets
+from training.presets import presets, smoke
+from training.report import FILE_NAME
+from training.report.run import read_history, report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,13 +34,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _list()
         elif options.command == "fit":
             _fit(options)
+        elif options.command == "resume":
+            _resume(options)
+        elif options.command == "report":
+            _report(options)
         else:
             _evaluate(options)
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except InterruptedFit as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
     except KeyboardInterrupt:
-        print("error: interrupted; nothing was written", file=sys.stderr)
+        print("error: interrupted", file=sys.stderr)
         return 130
     return 0
 
@@ -59,51 +73,139 @@ def _parser() -> argparse.ArgumentParser:
     fitting.add_argument(
         "--smoke", action="store_true", help="few items and epochs: everything in seconds"
     )
+    resuming = commands.add_parser("resume", help="go on with a fit that was interrupted")
+    resuming.add_argument("directory", type=Path, metavar="DIR")
+    resuming.add_argument(
+        "--data-path", metavar="DIR", help="where the data set lies now; default: where it lay"
+    )
+    for command in (fitting, resuming):
+        command.add_argument(
+            "--minutes",
+            type=float,
+            default=math.inf,
+            metavar="N",
+            help="stop and save after so long; resume goes on",
+        )
     evaluating = commands.add_parser("evaluate", help="evaluate a run on its test split")
     evaluating.add_argument("run", type=Path, metavar="RUN")
     evaluating.add_argument("--json", action="store_true", help="print one JSON object")
     evaluating.add_argument(
-        "--data-path", metavar="DIR", help="where the data set lies now; default: where it lay"
+        "--importance-samples",
+        type=_count,
+        default=IMPORTANCE_SAMPLES,
+        metavar="K",
+        help="for the log-likelihood; default %(default)s, 0: none, 5000 in the literature",
     )
+    evaluating.add_argument(
+        "--importance-items",
+        type=_count,
+        default=IMPORTANCE_ITEMS,
+        metavar="N",
+        help="items for it; default the first %(default)s, 0: all",
+    )
+    evaluating.add_argument(
+        "--classify",
+        action="store_true",
+        help="read conditional samples by a classifier, fitted now",
+    )
+    reporting = commands.add_parser("report", help="write the report of a run again")
+    reporting.add_argument("run", type=Path, metavar="RUN")
+    reporting.add_argument(
+        "--out", type=Path, metavar="FILE", help=f"default: RUN/{FILE_NAME}, which is replaced"
+    )
+    for reading in (evaluating, reporting):
+        reading.add_argument(
+            "--data-path", metavar="DIR", help="where the data set lies now; default: where it lay"
+        )
     return parser
 
 
 def _list() -> None:
     for name, preset in presets().items():
-        reaches = f"negative ELBO {preset.negative_elbo:g}, {preset.active_units} active units"
+        reaches = str(preset.goals) or "nothing is asked"
         print(f"{name}\n    {preset.description}\n    reaches on the test split: {reaches}")
 
 
 def _fit(options: argparse.Namespace) -> None:
     config = _config(options.preset, options.set, options.smoke)
     path = options.out or Path("runs") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
-    check_destination(path)
-    dataset = load_dataset(config.data)
-    print(f"fitting {config.preset} on {len(dataset.train)} items of {dataset.name}", flush=True)
-    fitted = fit(config, dataset, report=lambda line: print(line, flush=True))
+    with processes(cuda=choose_device(config) == "cuda"):
+        if process_index() == 0:
+            check_destination(path)
+        dataset = load_dataset(config.data)
+        _say(f"fitting {config.preset} on {len(dataset.train)} items of {dataset.name}")
+        _run(path, config, dataset, resume=False, minutes=options.minutes)
+
+
+def _resume(options: argparse.Namespace) -> None:
+    path = options.directory
+    if (path / DESCRIPTION).exists():
+        raise RunError(f"{path} is a finished run; there is nothing to resume")
+    config, digest = read_description(path)
+    if options.data_path is not None:
+        config = replace(config, data=config.data.at(options.data_path))
+    with processes(cuda=choose_device(config) == "cuda"):
+        dataset = load_dataset(config.data)
+        if dataset.sha256() != digest:
+            raise RunError(f"the data set {config.data.name} is not the one that {path} began on")
+        _say(f"resuming {config.preset} on {len(dataset.train)} items of {dataset.name}")
+        _run(path, config, dataset, resume=True, minutes=options.minutes)
+
+
+def _run(path: Path, config: FitConfig, dataset: Dataset, resume: bool, minutes: float) -> None:
+    fitted = fit(config, dataset, _say, path, resume=resume, minutes=minutes)
+    if process_index() > 0:
+        return
     evaluation = evaluate(fitted.model, dataset)
     pictures = draw_pictures(fitted.model, dataset)
+    pictures[FILE_NAME] = report(config, fitted.model, dataset, evaluation, fitted.history)
     save_run(path, config, fitted.model, dataset, evaluation, fitted.history, pictures)
-    print(f"fitted in {fitted.seconds:.1f} s; on {len(dataset.test)} test items:")
-    print(_table(evaluation, fitted.model.latent_size))
-    print(f"wrote {path}")
+    _say(f"fitted in {fitted.seconds:.1f} s; on {len(dataset.test)} test items:")
+    _say(evaluation.table())
+    _say(f"wrote {path}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     run = load_run(options.run)
-    evaluation = evaluate(run.model, run.dataset(options.data_path))
-    if options.json:
-        print(json.dumps(evaluation.to_json()))
-    else:
-        print(_table(evaluation, run.model.latent_size))
+    samples, items = options.importance_samples, options.importance_items
+    effort = Effort(importance_samples=samples, importance_items=items or None)
+    dataset, classify = run.dataset(options.data_path), None
+    if options.classify:
+        classify, accuracy = fit_classifier(dataset)
+        print(f"the classifier reads {accuracy:.2%} of the test split right", file=sys.stderr)
+    evaluation = evaluate(run.model, dataset, effort, classify=classify)
+    print(json.dumps(evaluation.document()) if options.json else evaluation.table())
 
 
-def _config(name: str, settings: Sequence[str], smoke: bool) -> FitConfig:
+def _report(options: argparse.Namespace) -> None:
+    run = load_run(options.run)
+    dataset = run.dataset(options.data_path)
+    history = read_history(options.run)
+    content = report(run.config, run.model, dataset, evaluate(run.model, dataset), history)
+    path = options.out or options.run / FILE_NAME
+    try:
+        replace_durably(path, content)
+    except OSError as error:
+        raise TrainingError(f"cannot write {path}: {error.strerror}") from error
+    print(f"wrote {path}")
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise ValueError(text)
+    return count
+
+
+def _say(line: str) -> None:
+    if process_index() == 0:
+        print(line, flush=True)
+
+
+def _config(name: str, settings: Sequence[str], is_smoke: bool) -> FitConfig:
     known = presets()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ";"
-        raise TrainingError(f"unknown preset {name!r}{hint} `python -m training list` lists them")
+        raise TrainingError(f"unknown preset {name!r}{nearest(name, known)}")
     overrides: dict[str, str] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -111,22 +213,7 @@ def _config(name: str, settings: Sequence[str], smoke: bool) -> FitConfig:
             raise TrainingError(f"--set takes KEY=VALUE, not {setting!r}")
         overrides[key] = value
     config = known[name].config
-    if smoke:
-        data = replace(config.data, train_limit=2000, test_limit=500)
-        config = replace(config, data=data, epochs=3, evaluate_every=1)
-    return with_overrides(config, overrides)
-
-
-def _table(evaluation: Evaluation, latent_size: int) -> str:
-    return "\n".join(
-        [
-            f"  ELBO          {evaluation.elbo:9.3f} nats per item",
-            f"  rate          {evaluation.rate:9.3f} nats per item",
-            f"  distortion    {evaluation.distortion:9.3f} nats per item",
-            f"  bits per dim  {evaluation.bits_per_dim:9.4f}",
-            f"  active units  {evaluation.active_units:5d} of {latent_size}",
-        ]
-    )
+    return with_overrides(smoke(config) if is_smoke else config, overrides)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ No pickle: reading a run executes nothing. A run appears by a rename and never c
 
 import hashlib
 import json
-import secrets
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
@@ -21,17 +19,19 @@ from typing import Any, cast
 import safetensors.torch
 from safetensors import SafetensorError
 
+from training.batches import layout_of
 from training.config import FitConfig, from_json, to_json
 from training.data import Dataset, load_dataset
 from training.errors import RunError, TrainingError
-from training.evaluate import Evaluation
-from training.files import sync_directory, write_durably
-from training.models import Vae, build_model
+from training.evaluation import Evaluation
+from training.files import replace_durably
+from training.journal import METRICS, remove_journal
+from training.model import Layout, Model
+from training.models import build_model
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DESCRIPTION = "run.json"
 WEIGHTS = "weights.safetensors"
-METRICS = "metrics.jsonl"
 _TOOLS = ("torch", "numpy", "safetensors", "scikit-learn")
 _METRIC_TYPES = {int, float, type(None)}  # bool is no number here
 
@@ -46,7 +46,7 @@ class Run:
 
     path: Path
     config: FitConfig
-    model: Vae
+    model: Model
     weights_sha256: str
     dataset_sha256: str
     metrics: Mapping[str, float | int | None]
@@ -76,22 +76,29 @@ def check_destination(path: Path) -> None:
 def save_run(
     path: Path,
     config: FitConfig,
-    model: Vae,
+    model: Model,
     dataset: Dataset,
     evaluation: Evaluation,
     history: Iterable[Mapping[str, float | int]],
     pictures: Mapping[str, bytes],
 ) -> None:
-    """Write a run; `pictures` are PNG files by name. Readers see the whole of it or nothing.
+    """Write a run, or make one of the fit there; `pictures` are PNG files by name.
 
-    Raises RunError if something is at `path` already, or it cannot be written.
+    Raises RunError if a run is at `path` already, or it cannot be written; there is none then, and
+    what a fit left there can still be resumed.
     """
-    check_destination(path)
-    weights = safetensors.torch.save(model.state_dict())
+    if (path / DESCRIPTION).exists():
+        raise RunError(f"{path} holds a run, which never changes")
+    weights = safetensors.torch.save(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    )
+    layout = layout_of(dataset)
     description = {
         "format_version": FORMAT_VERSION,
         "config": to_json(config),
-        "observation_shape": list(model.observation_shape),
+        "observation_shape": list(layout.observation_shape),
+        "label_count": layout.label_count,
+        "maximum": layout.maximum,
         "dataset_sha256": dataset.sha256(),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "metrics": evaluation.to_json(),
@@ -100,25 +107,16 @@ def save_run(
     files = {
         WEIGHTS: weights,
         METRICS: "".join(json.dumps(epoch) + "\n" for epoch in history).encode(),
-        DESCRIPTION: (json.dumps(description, indent=2) + "\n").encode(),
         **pictures,
+        DESCRIPTION: (json.dumps(description, indent=2) + "\n").encode(),
     }
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     try:
-        temporary.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            write_durably(temporary / name, content)
-        sync_directory(temporary)
-        temporary.rename(path)
-        try:
-            sync_directory(path.parent)
-        except BaseException:
-            path.rename(temporary)  # a run that is reported as not written is not there
-            raise
+            replace_durably(path / name, content)
+        remove_journal(path)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # renamed by now, unless something failed
 
 
 def load_run(path: Path) -> Run:
@@ -134,7 +132,12 @@ def load_run(path: Path) -> Run:
         raise RunError(f"{path / WEIGHTS} does not have the SHA-256 that {DESCRIPTION} states")
     try:
         config = from_json(description["config"])
-        model = build_model(config.model, _shape(description["observation_shape"]))
+        layout = Layout(
+            _shape(description["observation_shape"]),
+            _count(description, "label_count"),
+            _count(description, "maximum"),
+        )
+        model = build_model(config.model, layout)
         model.load_state_dict(safetensors.torch.load(weights))
     except TrainingError as error:
         raise RunError(f"{path / DESCRIPTION}: {error}") from error
@@ -159,7 +162,15 @@ def _read_description(path: Path) -> dict[str, Any]:
     version = description.get("format_version") if isinstance(description, dict) else None
     if version != FORMAT_VERSION:
         raise RunError(f"{path} has format version {version}; this version reads {FORMAT_VERSION}")
-    needed = {"config", "observation_shape", "dataset_sha256", "weights_sha256", "metrics"}
+    needed = {
+        "config",
+        "observation_shape",
+        "label_count",
+        "maximum",
+        "dataset_sha256",
+        "weights_sha256",
+        "metrics",
+    }
     if missing := sorted(needed - description.keys()):
         raise RunError(f"{path} lacks {missing[0]!r}")
     metrics = description["metrics"]
@@ -176,6 +187,13 @@ def _shape(value: object) -> tuple[int, int, int]:
         if min(value) >= 1:
             return channels, height, width
     raise TrainingError(f"observation_shape must be three sizes, not {value!r}")
+
+
+def _count(description: Mapping[str, Any], name: str) -> int | None:
+    value = description[name]
+    if value is None or (type(value) is int and value >= 1):
+        return value
+    raise TrainingError(f"{name} must be an integer from 1 or null, not {value!r}")
 
 
 def _read(path: Path) -> bytes:

@@ -19,3 +19,17 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_durably(path: Path, content: bytes) -> None:
+    """Replace a file by a rename, so that a reader finds the old or the new one, whole.
+
+    Raises OSError, for example if the disk is full; the old one is there then.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        write_durably(temporary, content)
+        temporary.rename(path)
+        sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -4,134 +4,105 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 
+from training.batches import layout_of, training_batches
+from training.calibration import freeze_variance
 from training.config import FitConfig
 from training.data import Dataset
-from training.errors import TrainingError
-from training.evaluate import evaluate
-from training.likelihoods import binarize
-from training.models import Vae, build_model
-from training.objective import negative_elbo
-
-EpochMetrics = dict[str, float | int]
-_PROGRESS_LINES = 20
+from training.distributed import process_count
+from training.errors import require
+from training.interruption import stop_wishes
+from training.journal import EpochMetrics, Journal, begin_journal, continue_journal
+from training.loop import Loop
+from training.model import Model, Prepared, StartsAtMean
+from training.models import build_model
+from training.objectives import check_objective
+from training.state import initial_state
 
 
 @dataclass(frozen=True)
 class Fitted:
     """A model in eval mode and the metrics of each epoch, as `metrics.jsonl` stores them."""
 
-    model: Vae
+    model: Model
     history: list[EpochMetrics]
     seconds: float
 
 
-def initial_model(config: FitConfig, dataset: Dataset) -> Vae:
+def initial_model(config: FitConfig, dataset: Dataset) -> Model:
     """Fresh weights that depend on the seed alone; torch's default generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = build_model(config.model, dataset.observation_shape)
-    model.initialize_output(torch.from_numpy(dataset.observations("train").mean(0)))
+        model = build_model(config.model, layout_of(dataset))
+    if isinstance(model, StartsAtMean):
+        mean = dataset.train.mean(0, dtype=np.float64) / (dataset.maximum or 1)
+        model.initialize_output(torch.from_numpy(mean.astype(np.float32)))
+    if isinstance(model, Prepared):
+        model.prepare(dataset, config.seed)
     return model
 
 
+def choose_device(config: FitConfig) -> str:
+    """ "cpu" or "cuda". Raises TrainingError if "cuda" is asked for and not there."""
+    available = torch.cuda.is_available()
+    require(available or config.device != "cuda", "device cuda is not available on this machine")
+    return "cuda" if available and config.device != "cpu" else "cpu"
+
+
 def fit(
-    config: FitConfig, dataset: Dataset, report: Callable[[str], None] = lambda line: None
+    config: FitConfig,
+    dataset: Dataset,
+    report: Callable[[str], None] = lambda line: None,
+    directory: Path | None = None,
+    *,
+    resume: bool = False,
+    minutes: float = math.inf,
 ) -> Fitted:
-    """Fit on the CPU with Adam (Kingma & Ba 2015); the same seed gives the same weights.
+    """Fit with Adam; the same seed gives the same weights on the CPU, also after interruptions.
 
-    `report` receives at most about 20 progress lines. Raises TrainingError if the loss stops
-    being finite.
+    With a `directory` the state is saved there, at the end of an epoch at most once a minute;
+    `resume` goes on from it. A signal, or `minutes` that have passed, ends the fit after its step.
+    `report` receives at most about 20 progress lines.
+
+    Raises InterruptedFit if it was to stop, KeyboardInterrupt if nothing could be saved,
+    TrainingError if the loss stays not finite, and RunError if the directory is at fault.
     """
-    started = time.perf_counter()
-    model = initial_model(config, dataset).train()
-    generator = torch.Generator().manual_seed(config.seed)
-    observations = torch.from_numpy(dataset.observations("train"))
-    optimizer = torch.optim.Adam(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=config.learning_rate,
-        fused=True,
+    device = choose_device(config)
+    model = initial_model(config, dataset)
+    check_objective(config.objective, model)
+    alone = process_count() == 1
+    require(
+        alone or config.objective.name != "total_correlation",
+        "objective total_correlation compares the items of a batch, so it fits in one process only",
     )
-    steps_per_epoch = math.ceil(len(observations) / config.batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, T_max=config.epochs * steps_per_epoch
-    )
+    require(config.held_out < len(dataset.train), "held_out leaves nothing to fit on")
+    binary = model.likelihood_name == "bernoulli"
+    batches = training_batches(dataset, config.held_out, binary, device)
+    module = cast("nn.Module", model).to(device).train()
+    state = initial_state(module, config.optimizer, config.seed, device)
+    journal: Journal | None = None
     history: list[EpochMetrics] = []
-    for epoch in range(1, config.epochs + 1):
-        sums = torch.zeros(2, dtype=torch.float64)
-        order = torch.randperm(len(observations), generator=generator)
-        for step, indices in enumerate(torch.split(order, config.batch_size)):
-            weight = kl_weight(config, epoch - 1 + step / steps_per_epoch)
-            sums += _step(model, optimizer, observations[indices], generator, weight)
-            schedule.step()
-        rate, distortion = (sums / len(observations)).tolist()
-        metrics: EpochMetrics = {
-            "epoch": epoch,
-            "step": epoch * steps_per_epoch,
-            "train_rate": rate,
-            "train_distortion": distortion,
-            "train_negative_elbo": rate + distortion,
-        }
-        if epoch % config.evaluate_every == 0 or epoch == config.epochs:
-            metrics |= _test_metrics(model, dataset)
-        if not all(map(math.isfinite, metrics.values())):
-            raise TrainingError(
-                f"the loss is not finite in epoch {epoch}; try a smaller learning_rate"
-            )
-        metrics["seconds"] = round(time.perf_counter() - started, 3)
-        history.append(metrics)
-        if epoch == 1 or epoch == config.epochs or _is_due(epoch, config.epochs):
-            report(_line(metrics, config.epochs))
-    return Fitted(model.eval(), history, time.perf_counter() - started)
-
-
-def kl_weight(config: FitConfig, progress: float) -> float:
-    """The rate's weight after `progress` epochs: a linear warm-up (Bowman et al. 2016)."""
-    if config.kl_warmup_epochs == 0:
-        return config.kl_weight
-    return config.kl_weight * min(1.0, progress / config.kl_warmup_epochs)
-
-
-def _step(
-    model: Vae,
-    optimizer: torch.optim.Optimizer,
-    observations: Tensor,
-    generator: torch.Generator,
-    weight: float,
-) -> Tensor:
-    """One update; returns the batch's summed rate and distortion, [2] float64."""
-    if model.likelihood_name == "bernoulli":
-        observations = binarize(observations, generator)
-    noise = torch.randn(len(observations), model.latent_size, generator=generator)
-    loss, terms = negative_elbo(model, observations, noise, weight)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return torch.stack([terms.rate.detach().sum(), terms.distortion.detach().sum()]).double()
-
-
-def _test_metrics(model: Vae, dataset: Dataset) -> EpochMetrics:
-    evaluation = evaluate(model, dataset, draws=1)
-    return {
-        "test_rate": evaluation.rate,
-        "test_distortion": evaluation.distortion,
-        "test_negative_elbo": -evaluation.elbo,
-    }
-
-
-def _is_due(epoch: int, epochs: int) -> bool:
-    return epoch % max(1, math.ceil(epochs / (_PROGRESS_LINES - 2))) == 0
-
-
-def _line(metrics: EpochMetrics, epochs: int) -> str:
-    line = (
-        f"epoch {metrics['epoch']:>4}/{epochs}  {metrics['seconds']:7.1f} s  "
-        f"train negative_elbo {metrics['train_negative_elbo']:8.3f} "
-        f"(rate {metrics['train_rate']:.3f}, distortion {metrics['train_distortion']:.3f})"
-    )
-    if "test_negative_elbo" in metrics:
-        line += f"  test {metrics['test_negative_elbo']:8.3f}"
-    return line
+    if directory is not None and resume:
+        journal, history = continue_journal(directory, config, state)
+    elif directory is not None:
+        journal = begin_journal(directory, config, dataset)
+    loop = Loop(config, dataset, batches, state, journal, history, report, device)
+    try:
+        with stop_wishes() as wish:
+            loop.run(wish, time.monotonic() + 60 * minutes)
+        if journal is not None:  # what comes after the fit can be interrupted, too
+            journal.save(state)
+    finally:
+        if journal is not None:
+            journal.close()
+    if state.best:
+        state.evaluated.load_state_dict(state.best)
+    freeze_variance(cast("Model", state.evaluated), batches, config.seed)
+    fitted = cast("Model", state.evaluated.cpu().eval())
+    return Fitted(fitted, history, state.counters.seconds)

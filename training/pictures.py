@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from training.data import Dataset
-from training.evaluate import posterior_means
-from training.models import Vae
+from training.evaluate import Items, posteriors
+from training.model import Model
 
 Float32 = NDArray[np.float32]
 _SEED = 20131220
@@ -23,18 +23,21 @@ _POINTS = 2000
 
 
 @torch.no_grad()
-def draw_pictures(model: Vae, dataset: Dataset) -> dict[str, bytes]:
+def draw_pictures(model: Model, dataset: Dataset) -> dict[str, bytes]:
     """The three pictures of a model on the test split, by file name."""
     generator = torch.Generator().manual_seed(_SEED)
-    noise = torch.randn(_SAMPLES, model.latent_size, generator=generator)
+    noise = torch.randn(_SAMPLES, *model.noise_shape, generator=generator)
+    asked = None if model.label_count is None else torch.arange(_SAMPLES) % model.label_count
     observations = torch.from_numpy(dataset.observations("test")[:_POINTS])
+    labels = torch.from_numpy(dataset.test_labels[:_POINTS])
+    label = None if model.label_count is None else labels
+    means, _ = posteriors(model, Items(observations, labels))
     pairs = observations[:_PAIRS]
+    decoded = model.decode(means[:_PAIRS], None if label is None else label[:_PAIRS])
     return {
-        "samples.png": samples(model.decode(noise).numpy()),
-        "reconstructions.png": reconstructions(pairs.numpy(), model(pairs).numpy()),
-        "latent_space.png": latent_space(
-            posterior_means(model, observations).numpy(), dataset.test_labels[:_POINTS]
-        ),
+        "samples.png": samples(model.decode(model.sample_prior(noise, asked), asked).numpy()),
+        "reconstructions.png": reconstructions(pairs.numpy(), decoded.numpy()),
+        "latent_space.png": latent_space(means.numpy(), dataset.test_labels[:_POINTS]),
     }
 
 

@@ -1,111 +1,113 @@
-"""Named configurations. Each says which number its fit must reach on the test split."""
+"""Named configurations, one TOML file each. A preset says which numbers its fit must reach."""
 
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from typing import Any, Final
 
-from training.config import DataConfig, FitConfig, ModelConfig
+from training.config import FitConfig
+from training.documents import from_document
+from training.errors import TrainingError
+
+_AT_MOST: Final = {"rate", "negative_elbo", "negative_log_likelihood", "mean_squared_error"}
+
+
+@dataclass(frozen=True)
+class Goals:
+    """What a fit must reach on the test split; None where nothing is asked.
+
+    At most: `negative_elbo`, `rate` and `negative_log_likelihood` in nats per item (a Gaussian
+    likelihood is a density, so its bound may be below zero) and `mean_squared_error` of
+    reconstructions in [0, 1]. At least: `active_units`, `mutual_information_gap`, and the shares
+    `label_agreement` of samples that a classifier reads as asked, `used_codes` of a codebook, and
+    `gradient_energy` of reconstructions, which is less than 1 where they are blurred.
+    """
+
+    negative_elbo: float | None = None
+    rate: float | None = None
+    negative_log_likelihood: float | None = None
+    mean_squared_error: float | None = None
+    active_units: int | None = None
+    mutual_information_gap: float | None = None
+    label_agreement: float | None = None
+    gradient_energy: float | None = None
+    used_codes: float | None = None
+
+    def __str__(self) -> str:
+        stated = {name: value for name, value in vars(self).items() if value is not None}
+        return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in stated.items())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a fit reached of a goal; `value` and `met` are None if it was not measured."""
+
+    metric: str
+    goal: float
+    at_most: bool
+    value: float | None
+    met: bool | None
+
+
+def outcomes(goals: Goals, measured: Mapping[str, float | None]) -> list[Outcome]:
+    """Every goal beside what was measured: the numbers of an evaluation by their names."""
+    values = dict(measured)
+    for bound in ("elbo", "log_likelihood"):
+        value = values.get(bound)
+        if value is not None:
+            values[f"negative_{bound}"] = -value
+    found = []
+    for metric, goal in vars(goals).items():
+        if goal is None:
+            continue
+        at_most, value = metric in _AT_MOST, values.get(metric)
+        met = None if value is None else (value <= goal if at_most else value >= goal)
+        found.append(Outcome(metric, goal, at_most, value, met))
+    return found
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A configuration, what it is for, and the number that it must reach.
-
-    negative_elbo: at most this, in nats per item on the test split. A Gaussian likelihood is a
-    density, so its bound may be below zero. `active_units`: at least so many.
-    """
+    """A configuration, what it is for, what it must reach, and what `source` reports of such a
+    model fitted in full."""
 
     config: FitConfig
     description: str
-    negative_elbo: float
-    active_units: int
+    goals: Goals
+    paper: Goals
+    source: str
 
 
 def presets() -> dict[str, Preset]:
     """All presets by name."""
-    digits = DataConfig("digits")
-    mnist = DataConfig("mnist")
-    dense = ModelConfig("mlp", latent_size=50, hidden_sizes=(200, 200))
-    conv = ModelConfig(
-        "conv", latent_size=32, hidden_sizes=(256,), channels=(32, 64), activation="silu"
-    )
-    listed = [
-        Preset(
-            FitConfig(
-                "digits-mlp-vae",
-                digits,
-                ModelConfig("mlp", latent_size=8, hidden_sizes=(256, 128), activation="silu"),
-                epochs=300,
-                batch_size=100,
-                evaluate_every=25,
-            ),
-            "8x8 digits, dense layers, Bernoulli: the demo, under a minute on two cores",
-            23.0,
-            7,
-        ),
-        Preset(
-            FitConfig(
-                "digits-conv-vae",
-                digits,
-                ModelConfig(
-                    "conv", latent_size=8, hidden_sizes=(128,), channels=(32, 64), activation="silu"
-                ),
-                epochs=150,
-                batch_size=100,
-                evaluate_every=25,
-            ),
-            "8x8 digits, convolutions, Bernoulli",
-            23.2,
-            6,
-        ),
-        Preset(
-            FitConfig(
-                "digits-mlp-gaussian",
-                digits,
-                ModelConfig(
-                    "mlp",
-                    latent_size=16,
-                    hidden_sizes=(256, 128),
-                    likelihood="gaussian",
-                    activation="silu",
-                ),
-                epochs=300,
-                batch_size=100,
-                evaluate_every=25,
-            ),
-            "8x8 digits, dense layers, Gaussian with a learned standard deviation",
-            -29.5,
-            11,
-        ),
-        Preset(
-            FitConfig("mnist-mlp-vae", mnist, dense, epochs=60, batch_size=100, evaluate_every=5),
-            "28x28 MNIST, 784-200-200-50 tanh (Burda et al. 2016), Bernoulli",
-            96.0,
-            17,
-        ),
-        Preset(
-            FitConfig("mnist-conv-vae", mnist, conv, epochs=20, batch_size=100, evaluate_every=2),
-            "28x28 MNIST, convolutions, Bernoulli",
-            91.0,
-            25,
-        ),
-        Preset(
-            FitConfig(
-                "mnist-conv-gaussian",
-                mnist,
-                ModelConfig(
-                    "conv",
-                    latent_size=32,
-                    hidden_sizes=(256,),
-                    channels=(32, 64),
-                    likelihood="gaussian",
-                    activation="silu",
-                ),
-                epochs=8,
-                batch_size=100,
-                evaluate_every=2,
-            ),
-            "28x28 MNIST, convolutions, Gaussian with a learned standard deviation",
-            -770.0,
-            30,
-        ),
-    ]
-    return {preset.config.preset: preset for preset in listed}
+    folder = files("training") / "presets"
+    texts = {item.name: item.read_text() for item in folder.iterdir()}
+    names = sorted(name.removesuffix(".toml") for name in texts if name.endswith(".toml"))
+    return {name: read_preset(name, texts[f"{name}.toml"]) for name in names}
+
+
+def read_preset(name: str, text: str) -> Preset:
+    """A preset from its TOML text: `description`, [goals], [paper] and the settings of FitConfig.
+
+    Settings that are left out take their defaults. Raises TrainingError, naming the preset, for
+    whatever else is in it.
+    """
+    try:
+        document: dict[str, Any] = tomllib.loads(text)
+        description = str(document.pop("description"))
+        goals = from_document(Goals, document.pop("goals", {}), "goals.", complete=False)
+        paper = document.pop("paper", {})
+        source = str(paper.pop("source", ""))
+        reported = from_document(Goals, paper, "paper.", complete=False)
+        config = from_document(FitConfig, document | {"preset": name}, complete=False)
+    except (tomllib.TOMLDecodeError, KeyError, TrainingError) as error:
+        raise TrainingError(f"preset {name}: {error}") from error
+    return Preset(config, description, goals, reported, source)
+
+
+def smoke(config: FitConfig) -> FitConfig:
+    """The same in seconds: few items and epochs."""
+    data = replace(config.data, train_limit=2000, test_limit=500)
+    held_out = min(config.held_out, 200)
+    return replace(config, data=data, epochs=3, evaluate_every=1, held_out=held_out)

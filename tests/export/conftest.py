@@ -7,16 +7,17 @@ import torch
 
 from export.graphs import Graph, trace_graphs
 from training.checkpoint import Run, load_run, save_run
-from training.config import DataConfig, FitConfig, ModelConfig
+from training.config import DataConfig, FitConfig
 from training.data import load_dataset
-from training.evaluate import evaluate
+from training.evaluate import Effort, evaluate
 from training.fit import initial_model
+from training.models import ConvConfig, MlpConfig, ModelConfig, Vae
 
 # Latents, channels and the first batch sizes that the tracer tries are the same numbers on purpose.
 MODELS = {
-    "mlp": ModelConfig("mlp", latent_size=3, hidden_sizes=(16,)),
-    "conv": ModelConfig("conv", latent_size=5, hidden_sizes=(16,), channels=(6, 7)),
-    "gaussian": ModelConfig("mlp", latent_size=2, hidden_sizes=(16,), likelihood="gaussian"),
+    "mlp": MlpConfig(latent_size=3, hidden_sizes=(16,)),
+    "conv": ConvConfig(latent_size=5, hidden_sizes=(16,), channels=(6, 7), activation="tanh"),
+    "gaussian": MlpConfig(latent_size=2, hidden_sizes=(16,), likelihood="gaussian"),
 }
 
 
@@ -43,8 +44,9 @@ def make_run(path: Path, model_config: ModelConfig) -> Path:
     config = FitConfig(f"{path.name}-preset", DataConfig("digits", None, 50, 30), model_config)
     dataset = load_dataset(config.data)
     model = initial_model(config, dataset).eval()
+    assert isinstance(model, Vae)
     with torch.no_grad():  # so that the posteriors of two observations differ clearly
         model.encoder[-1].weight.mul_(10)
-    evaluation = evaluate(model, dataset, draws=1)
+    evaluation = evaluate(model, dataset, Effort(draws=1, importance_samples=0))
     save_run(path, config, model, dataset, evaluation, history=[], pictures={})
     return path

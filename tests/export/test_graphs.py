@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from export.errors import ExportError
 from export.graphs import Graph, submessages, trace_graphs
-from training.config import ModelConfig
-from training.models import Vae, build_model
+from training.models import Layout, MlpConfig, Vae
 
 BATCH_SIZES = [1, 2, 3, 17, 64]
+LAYOUT = Layout((1, 4, 4))
 Feeds = dict[str, NDArray[Any]]
 
 
@@ -156,9 +156,9 @@ class Undecided(torch.nn.Module):
 
 
 def test_a_model_that_cannot_be_traced_is_refused() -> None:
-    plain = build_model(ModelConfig(latent_size=3, hidden_sizes=(4,)), (1, 4, 4))
+    plain = MlpConfig(latent_size=3, hidden_sizes=(4,)).build(LAYOUT)
     decoder = torch.nn.Sequential(Undecided(), *plain.decoder)
-    model = Vae(plain.encoder, decoder, plain.likelihood, (1, 4, 4), 3).eval()
+    model = Vae("mlp", plain.encoder, decoder, plain.likelihood, LAYOUT, 3).eval()
     with pytest.raises(ExportError, match="torch cannot trace the decoder") as raised:
         trace_graphs(model, "any", "any")
     assert "\n" not in str(raised.value)

@@ -94,7 +94,6 @@ def test_a_manifest_holds_the_metrics_that_were_measured(
     manifest: manifest_pb2.Manifest, name: str, runs: dict[str, Run]
 ) -> None:
     metrics = dict(runs[name].metrics)
-    assert metrics.pop("log_likelihood") is None
     assert dict(manifest.training_metrics) == metrics
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from training.checkpoint import save_run
-from training.config import DataConfig, FitConfig, ModelConfig
+from training.config import DataConfig, FitConfig
 from training.data import Dataset, load_dataset
-from training.evaluate import Evaluation
+from training.evaluation import Evaluation
 from training.fit import Fitted, fit
+from training.models import MlpConfig
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +19,7 @@ def tiny_config() -> FitConfig:
     return FitConfig(
         "tiny",
         DataConfig("digits", train_limit=60, test_limit=20),
-        ModelConfig("mlp", latent_size=3, hidden_sizes=(16,)),
+        MlpConfig(latent_size=3, hidden_sizes=(16,)),
         epochs=2,
         batch_size=20,
     )
@@ -43,7 +44,7 @@ def binary_dataset() -> Dataset:
 @pytest.fixture(scope="session")
 def evaluation() -> Evaluation:
     """Made up, to be told from measured numbers."""
-    return Evaluation(-27.5, 2.5, 25.0, 0.62, active_units=3)
+    return Evaluation(25.0, 20, elbo=-27.5, rate=2.5, bits_per_dim=0.62, active_units=3)
 
 
 @pytest.fixture(scope="session")

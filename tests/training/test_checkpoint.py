@@ -14,7 +14,7 @@ from training.checkpoint import check_destination, load_run
 from training.config import DataConfig, FitConfig
 from training.data import Dataset
 from training.errors import RunError
-from training.evaluate import Evaluation
+from training.evaluation import Evaluation
 from training.fit import Fitted
 
 
@@ -53,14 +53,13 @@ def test_a_run_gives_back_its_data_set(run: Path, tiny_dataset: Dataset) -> None
     np.testing.assert_array_equal(dataset.test, tiny_dataset.test)
 
 
-def test_an_existing_destination_is_refused_and_left_alone(
-    save: Callable[[Path], None], tmp_path: Path
-) -> None:
-    path = tmp_path / "run"
-    path.mkdir()
+def test_a_run_is_never_replaced(save: Callable[[Path], None], run: Path) -> None:
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(RunError, match="holds a run, which never changes"):
+        save(run)
     with pytest.raises(RunError, match="exists"):
-        save(path)
-    assert list(tmp_path.rglob("*")) == [path]
+        check_destination(run)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
 def test_a_name_that_no_file_system_takes_is_refused_before_the_fit(tmp_path: Path) -> None:
@@ -82,18 +81,19 @@ def test_a_parent_that_is_a_file_is_an_error_of_the_run(
 
 
 @pytest.mark.parametrize(
-    ("error", "expected", "message"),
-    [
-        (OSError(28, "No space left on device"), RunError, "cannot write .*: No space left"),
-        (KeyboardInterrupt("Ctrl-C"), KeyboardInterrupt, "Ctrl-C"),
-    ],
+    ("error", "expected"),
+    [(OSError(28, "No space left on device"), RunError), (KeyboardInterrupt(), KeyboardInterrupt)],
     ids=["OSError", "KeyboardInterrupt"],
 )
 @pytest.mark.parametrize(
     ("operation", "call"),
-    [("mkdir", 1), ("rename", 1), *(("fsync", call) for call in range(1, 7))],
+    [
+        ("mkdir", 1),
+        *(("rename", call) for call in range(1, 5)),
+        *(("fsync", call) for call in (1, 7)),
+    ],
 )
-def test_a_save_that_does_not_end_leaves_nothing_behind(
+def test_a_save_that_does_not_end_leaves_no_run(
     save: Callable[[Path], None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -101,9 +101,8 @@ def test_a_save_that_does_not_end_leaves_nothing_behind(
     call: int,
     error: BaseException,
     expected: type[BaseException],
-    message: str,
 ) -> None:
-    """fsync 5 is of the new directory, and 6 of its parent, after the rename."""
+    """Four files are written, the description last; each is synced, renamed and synced."""
     real, calls = getattr(os, operation), 0
 
     def failing(*arguments: object, **options: object) -> object:
@@ -114,9 +113,9 @@ def test_a_save_that_does_not_end_leaves_nothing_behind(
         return real(*arguments, **options)
 
     monkeypatch.setattr(os, operation, failing)
-    with pytest.raises(expected, match=message):
+    with pytest.raises(expected):
         save(tmp_path / "run")
-    assert list(tmp_path.iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if path.name.startswith((".", "run.json"))] == []
 
 
 def test_a_run_can_be_moved(run: Path, tmp_path: Path) -> None:

@@ -97,14 +97,23 @@ def test_a_description_that_is_no_json_object_is_refused(run: Path, content: byt
     assert_refused(run, "run.json", "is no JSON document|format version None")
 
 
-@pytest.mark.parametrize("version", [2, 0, "1", None])
+@pytest.mark.parametrize("version", [3, 1, 0, "1", None])
 def test_another_format_version_is_refused(run: Path, version: object) -> None:
     edit(run, lambda document: document.update(format_version=version))
-    assert_refused(run, "run.json", f"format version {version}; this version reads 1")
+    assert_refused(run, "run.json", f"format version {version}; this version reads 2")
 
 
 @pytest.mark.parametrize(
-    "key", ["config", "observation_shape", "dataset_sha256", "weights_sha256", "metrics"]
+    "key",
+    [
+        "config",
+        "observation_shape",
+        "label_count",
+        "maximum",
+        "dataset_sha256",
+        "weights_sha256",
+        "metrics",
+    ],
 )
 def test_a_description_without_a_key_is_refused(run: Path, key: str) -> None:
     edit(run, lambda document: document.pop(key))

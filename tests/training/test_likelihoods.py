@@ -5,7 +5,14 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from training.likelihoods import Bernoulli, Gaussian, binarize, bits_per_dim
+from training.likelihoods import (
+    Bernoulli,
+    DiscretizedLogistic,
+    Gaussian,
+    GaussianStd,
+    binarize,
+    bits_per_dim,
+)
 
 
 @pytest.fixture
@@ -48,9 +55,9 @@ def test_the_bernoulli_distortion_stays_finite_where_probabilities_round_to_0_an
     assert distortion.item() == 2000
 
 
-@pytest.mark.parametrize("std", [0.05, 1.0, 3.0, None])
+@pytest.mark.parametrize("std", [0.05, 1.0, 3.0, "learned"])
 def test_the_gaussian_distortion_is_the_negative_log_density(
-    std: float | None, generator: torch.Generator
+    std: GaussianStd, generator: torch.Generator
 ) -> None:
     likelihood = Gaussian(std)
     logits = torch.randn(5, 1, 3, 4, generator=generator)
@@ -58,7 +65,7 @@ def test_the_gaussian_distortion_is_the_negative_log_density(
 
     distortion = likelihood.distortion(logits, observations)
 
-    scale = likelihood.log_std().exp() if std is None else torch.tensor(std)
+    scale = likelihood.log_std().exp() if isinstance(std, str) else torch.tensor(std)
     log_density = Normal(torch.sigmoid(logits), scale).log_prob(observations)
     torch.testing.assert_close(distortion, -log_density.sum((1, 2, 3)))
 
@@ -71,7 +78,7 @@ def test_a_fixed_standard_deviation_is_not_fitted() -> None:
 
 def test_a_learned_standard_deviation_converges_to_the_error_of_the_means() -> None:
     """The sigma-VAE's optimum: std squared is the mean squared error."""
-    likelihood = Gaussian(None)
+    likelihood = Gaussian("learned")
     errors = 0.3 * torch.randn(2000, 1, generator=torch.Generator().manual_seed(1))
     optimizer = torch.optim.Adam(likelihood.parameters(), lr=0.1)
     for _ in range(200):
@@ -83,7 +90,7 @@ def test_a_learned_standard_deviation_converges_to_the_error_of_the_means() -> N
 
 
 def test_a_learned_standard_deviation_has_a_floor() -> None:
-    likelihood = Gaussian(None)
+    likelihood = Gaussian("learned")
     likelihood.raw_log_std.data.fill_(-100)
     assert likelihood.log_std().item() == pytest.approx(-6)
 
@@ -121,3 +128,51 @@ def test_gaussian_probabilities_of_all_values_of_a_pixel_sum_to_one() -> None:
     nats = Gaussian(0.1).distortion(torch.zeros_like(values), values)
     bits = [bits_per_dim("gaussian", value, 1, maximum) for value in nats.tolist()]
     assert sum(2**-value for value in bits) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("maximum", [1, 16, 255])
+@pytest.mark.parametrize("log_scale", [-9.0, -3.0, 0.5, 5.0])
+@pytest.mark.parametrize("location", [-6.0, 0.3, 4.0])
+def test_logistic_probabilities_of_all_levels_of_a_pixel_sum_to_one(
+    maximum: int, log_scale: float, location: float
+) -> None:
+    levels = torch.arange(maximum + 1).reshape(-1, 1, 1, 1) / maximum
+    parameters = (
+        torch.tensor([location, log_scale]).reshape(1, 2, 1, 1).expand(maximum + 1, -1, 1, 1)
+    )
+    nats = DiscretizedLogistic(maximum).distortion(parameters, levels)
+    assert torch.isfinite(nats).all()
+    assert torch.exp(-nats.double()).sum().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_logistic_distortion_has_finite_gradients_far_from_its_location() -> None:
+    parameters = torch.tensor([30.0, -7.0]).reshape(1, 2, 1, 1).requires_grad_()
+    DiscretizedLogistic(255).distortion(parameters, torch.full((1, 1, 1, 1), 0.4)).sum().backward()
+    assert parameters.grad is not None
+    assert torch.isfinite(parameters.grad).all()
+
+
+def test_an_optimal_standard_deviation_is_the_error_of_the_batch_when_training(
+    generator: torch.Generator,
+) -> None:
+    """Rybkin et al. 2021: the mean cost of a pixel is then (ln(2 pi mse) + 1) / 2."""
+    logits = torch.randn(6, 1, 3, 4, generator=generator)
+    observations = torch.rand(6, 1, 3, 4, generator=generator)
+    error = (observations - torch.sigmoid(logits)).square().mean()
+    distortion = Gaussian("optimal").train().distortion(logits, observations)
+    expected = 0.5 * (torch.log(2 * math.pi * error) + 1) * 12
+    torch.testing.assert_close(distortion.mean(), expected)
+
+
+def test_an_optimal_standard_deviation_is_frozen_when_evaluated(generator: torch.Generator) -> None:
+    likelihood = Gaussian("optimal").eval()
+    likelihood.freeze(torch.tensor(0.04))
+    logits, observations = torch.rand(2, 5, 1, 3, 4, generator=generator)
+    expected = Gaussian(0.2).distortion(logits, observations)
+    torch.testing.assert_close(likelihood.distortion(logits, observations), expected)
+    assert likelihood.state_dict()["variance"].item() == pytest.approx(0.04)
+
+
+def test_numbers_that_are_no_pixels_have_any_mean() -> None:
+    parameters = torch.tensor([[-7.0, 3.0]])
+    assert torch.equal(Gaussian(1.0, bounded=False).mean(parameters), parameters)

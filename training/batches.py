@@ -1,0 +1,95 @@
+"""A training split on the device: one tensor of pixels, from which batches are drawn."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.data import Dataset
+from training.distributed import own_rows
+from training.model import Layout
+
+_STEPS = 2**16
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Observations [N, C, H, W], uint8 if they are pixels, and labels [N] int64 or None."""
+
+    observations: Tensor
+    labels: Tensor | None
+    maximum: int | None
+    binary: bool
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """The indices of an epoch, shuffled by the seed and the epoch alone: [N] int64."""
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+        return torch.randperm(len(self), generator=generator).to(self.observations.device)
+
+    def draw(
+        self, indices: Tensor, generator: torch.Generator, *, share: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """This process's share of the items `indices`, or all: float32 observations, and labels.
+
+        Pixels are divided by `maximum`, or drawn black or white with that as the probability of
+        white (Salakhutdinov & Murray 2008). The generator moves as if all items were drawn.
+        """
+        rows = own_rows if share else _all_rows
+        chosen = rows(indices)
+        labels = None if self.labels is None else self.labels[chosen]
+        observations = self.observations[chosen]
+        if self.binary:
+            size = len(indices) * observations[0].numel()
+            random = rows(_random16(size, generator).view(len(indices), -1))
+            return self._binarized(observations, random.view_as(observations)), labels
+        if self.maximum is None:
+            return observations, labels
+        return observations.float().mul_(1 / self.maximum), labels
+
+    def _binarized(self, pixels: Tensor, random: Tensor) -> Tensor:
+        """White where pixel / maximum is above `random`, uniform over 65536 steps.
+
+        16 bits cost an eighth of what floats do; a probability is off by less than 2^-16, and
+        black and white stay what they are.
+        """
+        assert self.maximum is not None
+        levels = torch.arange(self.maximum + 1, device=pixels.device, dtype=torch.float64)
+        # Half of the int16 numbers are negative; the last threshold would be one too large.
+        thresholds = torch.round(levels / self.maximum * _STEPS).sub_(_STEPS // 2)
+        table = thresholds.clamp_(max=_STEPS // 2 - 1).to(torch.int16)
+        # A fourth of the time of table[pixels].
+        bounds = table.index_select(0, pixels.flatten().int()).view_as(pixels)
+        white = bounds > random
+        return white.logical_or_(pixels == self.maximum).float()
+
+
+def layout_of(dataset: Dataset) -> Layout:
+    """What a model has to know about a data set."""
+    return Layout(dataset.observation_shape, dataset.label_count, dataset.maximum)
+
+
+def training_batches(dataset: Dataset, held_out: int, binary: bool, device: str) -> Batches:
+    """The training split but for its last `held_out` items, on the device."""
+    count = len(dataset.train) - held_out
+    labels = torch.from_numpy(np.require(dataset.train_labels[:count], requirements="W")).to(device)
+    return Batches(
+        torch.from_numpy(np.require(dataset.train[:count], requirements="W")).to(device),
+        labels if dataset.label_count else None,
+        dataset.maximum,
+        binary,
+    )
+
+
+def _all_rows(values: Tensor) -> Tensor:
+    return values
+
+
+def _random16(count: int, generator: torch.Generator) -> Tensor:
+    """[count] int16, uniform; four of each 64-bit draw."""
+    words = torch.empty(-(-count // 4), dtype=torch.int64, device=generator.device)
+    words.random_(-(2**63), None, generator=generator)  # all 64 bits: without bounds it is 63
+    return words.view(torch.int16)[:count]

@@ -1,0 +1,106 @@
+"""What a model is to everybody else: four methods, which are also the graphs that are exported.
+
+Noise comes in as a tensor, so training, export and service share one code path, and a draw is a
+function of its seed. Shapes inside are constants except the first, which is traced as dynamic.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a model has to know about its data.
+
+    `observation_shape` is (C, H, W) and `label_count` the number of classes, None without labels.
+    `maximum` is the largest level of a pixel, which stands for 1; None if observations are no
+    pixels but numbers of any range.
+    """
+
+    observation_shape: tuple[int, int, int]
+    label_count: int | None = None
+    maximum: int | None = 255
+
+
+class Terms(NamedTuple):
+    """One draw's terms for each item, float32 in nats. The ELBO is -(rate summed + distortion).
+
+    rate: [N, G] the KL of each latent unit, or of each latent group of a hierarchy.
+    distortion: [N] -ln p(x given z).
+    log_weight: [N] ln p(x, z) - ln q(z given x), an importance weight.
+    auxiliary: [N] what the loss adds and the bound does not know; 0 else.
+    """
+
+    rate: Tensor
+    distortion: Tensor
+    log_weight: Tensor
+    auxiliary: Tensor
+
+
+class Model(Protocol):
+    """A module with these attributes and methods; `label` is [N] int64, None without labels."""
+
+    family: str
+    likelihood_name: str
+    observation_shape: tuple[int, int, int]
+    noise_shape: tuple[int, ...]
+    latent_shape: tuple[int, ...]
+    training: bool
+
+    @property
+    def label_count(self) -> int | None:
+        """How many labels there are; None if the model knows no labels."""
+
+    def encode(
+        self, observations: Tensor, noise: Tensor, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """[N, C, H, W] in [0, 1] and [N, *noise_shape] -> latents, mean, log_variance."""
+
+    def sample_prior(self, noise: Tensor, label: Tensor | None = None) -> Tensor:
+        """[N, *noise_shape] -> latents [N, *latent_shape] drawn from the prior."""
+
+    def decode(self, latents: Tensor, label: Tensor | None = None) -> Tensor:
+        """[N, *latent_shape] -> observations [N, C, H, W] in [0, 1], the likelihood's mean."""
+
+    def elbo_terms(self, observations: Tensor, noise: Tensor, label: Tensor | None = None) -> Terms:
+        """The terms of observations [N, C, H, W] for one draw of noise [N, *noise_shape]."""
+
+    # What a module has anyway.
+    def train(self, mode: bool = True) -> Any: ...
+    def eval(self) -> Any: ...
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+
+
+@runtime_checkable
+class Gaussian(Protocol):
+    """A model with one diagonal Gaussian posterior and prior: what IWAE and beta-TC need."""
+
+    def posterior(self, observations: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        """mean and log_variance of q(z given x), each [N, L]."""
+
+    def prior(self, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        """mean and log_variance of p(z given y), each [N, L], or [1, L] without labels."""
+
+    def distortion(self, observations: Tensor, latents: Tensor, label: Tensor | None) -> Tensor:
+        """-ln p(x given z), [N] nats."""
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """A model that needs its data before the first step."""
+
+    def prepare(self, dataset: Any, seed: int) -> None:
+        """Set what is not fitted with the rest; `dataset` is a `training.data.Dataset`."""
+
+
+@runtime_checkable
+class StartsAtMean(Protocol):
+    """A model whose decoder can start at the mean of the data."""
+
+    def initialize_output(self, mean_observation: Tensor) -> None:
+        """Set the decoder's last bias by the mean [C, H, W] of the training split."""

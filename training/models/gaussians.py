@@ -1,0 +1,43 @@
+"""Diagonal Gaussians: their draws, densities and divergences, in nats."""
+
+import math
+
+import torch
+from torch import Tensor
+
+_LOG_TWO_PI = math.log(2 * math.pi)
+LOG_VARIANCE_RANGE = (-30.0, 20.0)  # exp stays finite and above zero in float32
+
+
+def gaussian_parameters(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """[N, 2 L] of a network -> mean and log_variance [N, L], float32, the latter clamped."""
+    mean, log_variance = raw.float().chunk(2, dim=1)
+    return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
+
+
+def reparameterize(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
+    """latents = mean + std * noise, all [N, L] (Kingma & Welling 2014, section 2.4)."""
+    return mean + torch.exp(0.5 * log_variance) * noise
+
+
+def standard_rate(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) || N(0, 1)) of each latent: [N, L] twice -> [N, L] nats.
+
+    Closed form of Kingma & Welling 2014, appendix B.
+    """
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+
+
+def gaussian_rate(
+    mean: Tensor, log_variance: Tensor, prior_mean: Tensor, prior_log_variance: Tensor
+) -> Tensor:
+    """KL(N(mean, exp(log_variance)) || N(prior_mean, exp(prior_log_variance))) of each latent."""
+    difference = log_variance - prior_log_variance
+    distance = (mean - prior_mean).square() * torch.exp(-prior_log_variance)
+    return 0.5 * (distance + difference.exp() - 1 - difference)
+
+
+def log_density(latents: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """ln N(latents; mean, exp(log_variance)) of each latent, elementwise."""
+    distance = (latents - mean).square() * torch.exp(-log_variance)
+    return -0.5 * (_LOG_TWO_PI + log_variance + distance)

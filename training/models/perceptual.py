@@ -1,0 +1,103 @@
+"""Family "perceptual": a conv VAE that is also to look right to a classifier.
+
+The loss adds the distance between features of the observation and of the decoded mean, in a
+classifier that was fitted on the same data before (Johnson et al. 2016; normalized as by Zhang et
+al. 2018). The objective is then no ELBO: rate and distortion still bound the log-likelihood, but
+the fit does not minimize that bound.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.classifier import Classifier, fit_classifier
+from training.errors import require
+from training.likelihoods import GaussianStd, Likelihood, build_likelihood
+from training.model import Layout, Terms
+from training.models.checks import check_sizes
+from training.models.conv import ConvConfig
+from training.models.vae import Vae
+
+if TYPE_CHECKING:
+    from training.data import Dataset
+
+
+@dataclass(frozen=True)
+class PerceptualConfig:
+    """Settings as of family "conv" with a Gaussian likelihood; `weight` multiplies the distance of
+    features, in nats."""
+
+    latent_size: int = 32
+    hidden_sizes: tuple[int, ...] = (256,)
+    channels: tuple[int, ...] = (32, 64)
+    gaussian_std: GaussianStd = "optimal"
+    weight: float = 100.0
+    family: Literal["perceptual"] = "perceptual"
+
+    def __post_init__(self) -> None:
+        check_sizes(self.latent_size, self.hidden_sizes, self.gaussian_std, self.channels)
+        require(0 <= self.weight < math.inf, "model.weight must be finite and not negative")
+
+    def build(self, layout: Layout) -> "PerceptualVae":
+        """A model with fresh weights from torch's default generator.
+
+        Raises TrainingError if the data have no labels, which the classifier needs.
+        """
+        require(layout.label_count is not None, "family perceptual needs a data set with labels")
+        plain = ConvConfig(
+            self.latent_size,
+            self.hidden_sizes,
+            self.channels,
+            "gaussian",
+            "silu",
+            self.gaussian_std,
+        ).build(layout)
+        likelihood = build_likelihood("gaussian", self.gaussian_std, layout)
+        return PerceptualVae(plain, likelihood, layout, self.weight)
+
+
+class PerceptualVae(Vae):
+    """See the module. `prepare` fits the classifier, whose weights then go with the model's."""
+
+    def __init__(self, plain: Vae, likelihood: Likelihood, layout: Layout, weight: float) -> None:
+        super().__init__(
+            "perceptual",
+            plain.encoder,
+            plain.decoder,
+            likelihood,
+            layout,
+            plain.latent_shape[0],
+        )
+        assert layout.label_count is not None
+        self.weight = weight
+        self.classifier = Classifier(layout.observation_shape, layout.label_count)
+        self.classifier.requires_grad_(False)
+
+    def prepare(self, dataset: "Dataset", seed: int) -> None:
+        """Fit the classifier."""
+        classifier, _ = fit_classifier(dataset, seed)
+        self.classifier.load_state_dict(classifier.state_dict())
+
+    def elbo_terms(self, observations: Tensor, noise: Tensor, label: Tensor | None = None) -> Terms:
+        """As of a VAE; auxiliary [N] is the weighted distance of features."""
+        latents, mean, log_variance = self.encode(observations, noise)
+        parameters = self.decoder(latents)
+        distortion = self.likelihood.distortion(parameters, observations)
+        ratio = 0.5 * (noise.square() + log_variance - latents.square()).sum(1)
+        distance = self._distance(self.likelihood.mean(parameters), observations)
+        rate = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+        return Terms(rate, distortion, ratio - distortion, self.weight * distance)
+
+    def _distance(self, decoded: Tensor, observations: Tensor) -> Tensor:
+        """[N]: between features of unit length at each position, averaged over positions."""
+        with torch.no_grad():
+            wanted = self.classifier.features(observations)
+        total = torch.zeros(len(observations), device=observations.device)
+        for mine, theirs in zip(self.classifier.features(decoded), wanted, strict=True):
+            difference = F.normalize(mine, dim=1) - F.normalize(theirs, dim=1)
+            total = total + difference.square().sum(1).flatten(1).mean(1)
+        return total

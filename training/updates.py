@@ -1,0 +1,96 @@
+"""One step of a fit: loss, gradient, guards, update."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from training.config import FitConfig, OptimizerConfig
+from training.distributed import add_over_processes, process_count
+from training.model import Terms
+from training.state import FitState, average_weights
+
+_NORM_MEMORY = 0.99
+
+
+def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
+    """At `step` of `steps`: a linear rise, then a cosine (Loshchilov & Hutter 2017)."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+    share = config.final_fraction + (1 - config.final_fraction) * cosine
+    return config.learning_rate * share * min(1.0, (step + 1) / max(1, config.warmup_steps))
+
+
+def update(
+    state: FitState,
+    config: FitConfig,
+    steps: int,
+    compute_loss: Callable[[], tuple[Tensor, Terms]],
+    stopping: bool,
+) -> tuple[bool, bool]:
+    """Take one step and count it; (whether its numbers were finite, whether any process stops).
+
+    The mean loss of equal shares, summed over processes by their gradients, is that of the whole
+    batch. A step whose loss or gradient is not finite, or whose gradient is far larger than usual,
+    changes no weight.
+    """
+    counters, settings = state.counters, config.optimizer
+    value, terms = compute_loss()
+    state.optimizer.zero_grad(set_to_none=True)
+    value.backward()  # type: ignore[no-untyped-call]
+    gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+    sums = torch.stack(
+        [
+            terms.rate.detach().sum(),
+            terms.distortion.detach().sum(),
+            terms.distortion.new_tensor(float(len(terms.distortion))),
+            value.detach(),
+            value.new_tensor(float(stopping)),
+        ]
+    ).double()
+    add_over_processes(sums)
+    _average_gradients(gradients)
+    norm_tensor = nn.utils.get_total_norm(gradients, foreach=True)
+    *epoch_sums, total, stops, norm = [*sums.tolist(), norm_tensor.item()]
+    finite = math.isfinite(total) and math.isfinite(norm) and all(map(math.isfinite, epoch_sums))
+    if finite and _is_usual(norm, state, settings):
+        if settings.clip and norm > settings.clip:
+            torch._foreach_mul_(gradients, settings.clip / norm)
+            counters.clipped += 1
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(settings, counters.step, steps)
+        state.optimizer.step()
+        average_weights(state, settings.ema_decay)
+    else:
+        counters.skipped += 1
+    if finite:
+        counters.sums = [old + new for old, new in zip(counters.sums, epoch_sums, strict=True)]
+    counters.step += 1
+    return finite, stops > 0
+
+
+def _is_usual(norm: float, state: FitState, settings: OptimizerConfig) -> bool:
+    """Whether the norm is within `skip_factor` times its running mean, which this moves.
+
+    The mean takes in skipped norms too, cut to the bound, so that a lasting change of scale is
+    followed and no fit skips for ever.
+    """
+    counters = state.counters
+    if not settings.skip_factor:
+        return True
+    bound = settings.skip_factor * counters.norm if counters.norm else math.inf
+    seen = min(norm, bound)
+    counters.norm = (
+        _NORM_MEMORY * counters.norm + (1 - _NORM_MEMORY) * seen if counters.norm else seen
+    )
+    return norm <= bound
+
+
+def _average_gradients(gradients: list[Tensor]) -> None:
+    if process_count() > 1:
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        add_over_processes(flat)
+        flat /= process_count()
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
