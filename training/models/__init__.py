@@ -11,8 +11,9 @@ from training.models.conditional import ConditionalConfig
 from training.models.conv import ConvConfig
 from training.models.mlp import MlpConfig
 from training.models.vae import Vae
+from training.models.vq import VqConfig
 
-ModelConfig = MlpConfig | ConvConfig | AutoencoderConfig | ConditionalConfig
+ModelConfig = MlpConfig | ConvConfig | AutoencoderConfig | ConditionalConfig | VqConfig
 
 __all__ = [
     "AutoencoderConfig",
@@ -24,6 +25,7 @@ __all__ = [
     "ModelConfig",
     "Terms",
     "Vae",
+    "VqConfig",
     "build_model",
 ]
 
