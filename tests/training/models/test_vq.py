@@ -103,7 +103,7 @@ class _Method(nn.Module):
         return getattr(self.model, self.name)(*inputs)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:# The axis name:UserWarning")
 @pytest.mark.parametrize("name", ["encode", "decode", "sample_prior"])
 def test_a_graph_computes_what_the_model_does(model: Vq, name: str, tmp_path: Path) -> None:
     def inputs(count: int) -> tuple[torch.Tensor, ...]:
