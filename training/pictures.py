@@ -33,7 +33,9 @@ def draw_pictures(model: Model, dataset: Dataset) -> dict[str, bytes]:
     label = None if model.label_count is None else labels
     means, _ = posteriors(model, Items(observations, labels))
     pairs = observations[:_PAIRS]
-    decoded = model.decode(means[:_PAIRS], None if label is None else label[:_PAIRS])
+    few = None if label is None else label[:_PAIRS]
+    latents, _, _ = model.encode(pairs, torch.zeros(len(pairs), *model.noise_shape), few)
+    decoded = model.decode(latents, few)
     return {
         "samples.png": samples(model.decode(model.sample_prior(noise, asked), asked).numpy()),
         "reconstructions.png": reconstructions(pairs.numpy(), decoded.numpy()),

@@ -7,24 +7,32 @@ there, and configurations, presets, `--set` and runs know it.
 
 from training.model import Layout, Model, Terms
 from training.models.autoencoder import AutoencoderConfig
+from training.models.autoregressive import AutoregressiveConfig
 from training.models.conditional import ConditionalConfig
 from training.models.conv import ConvConfig
+from training.models.ladder import LadderConfig
 from training.models.mlp import MlpConfig
 from training.models.perceptual import PerceptualConfig
 from training.models.vae import Vae
+from training.models.vq import VqConfig
 
 ModelConfig = (
     MlpConfig
     | ConvConfig
     | AutoencoderConfig
     | ConditionalConfig
+    | LadderConfig
+    | VqConfig
+    | AutoregressiveConfig
     | PerceptualConfig
 )
 
 __all__ = [
     "AutoencoderConfig",
+    "AutoregressiveConfig",
     "ConditionalConfig",
     "ConvConfig",
+    "LadderConfig",
     "Layout",
     "MlpConfig",
     "Model",
@@ -32,6 +40,7 @@ __all__ = [
     "PerceptualConfig",
     "Terms",
     "Vae",
+    "VqConfig",
     "build_model",
 ]
 
