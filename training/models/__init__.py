@@ -9,15 +9,17 @@ from training.model import Layout, Model, Terms
 from training.models.autoencoder import AutoencoderConfig
 from training.models.conditional import ConditionalConfig
 from training.models.conv import ConvConfig
+from training.models.ladder import LadderConfig
 from training.models.mlp import MlpConfig
 from training.models.vae import Vae
 
-ModelConfig = MlpConfig | ConvConfig | AutoencoderConfig | ConditionalConfig
+ModelConfig = MlpConfig | ConvConfig | AutoencoderConfig | ConditionalConfig | LadderConfig
 
 __all__ = [
     "AutoencoderConfig",
     "ConditionalConfig",
     "ConvConfig",
+    "LadderConfig",
     "Layout",
     "MlpConfig",
     "Model",
