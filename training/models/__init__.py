@@ -7,16 +7,25 @@ there, and configurations, presets, `--set` and runs know it.
 
 from training.model import Layout, Model, Terms
 from training.models.autoencoder import AutoencoderConfig
+from training.models.autoregressive import AutoregressiveConfig
 from training.models.conditional import ConditionalConfig
 from training.models.conv import ConvConfig
 from training.models.ladder import LadderConfig
 from training.models.mlp import MlpConfig
 from training.models.vae import Vae
 
-ModelConfig = MlpConfig | ConvConfig | AutoencoderConfig | ConditionalConfig | LadderConfig
+ModelConfig = (
+    MlpConfig
+    | ConvConfig
+    | AutoencoderConfig
+    | ConditionalConfig
+    | LadderConfig
+    | AutoregressiveConfig
+)
 
 __all__ = [
     "AutoencoderConfig",
+    "AutoregressiveConfig",
     "ConditionalConfig",
     "ConvConfig",
     "LadderConfig",
