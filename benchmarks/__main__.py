@@ -1,4 +1,4 @@
-"""`python -m benchmarks run [--quick]`, `tune [--quick]`, `scale [--quick]`, `streams`, `page`."""
+"""`python -m benchmarks run [--quick]`, `tune [--quick]`, `scale [--quick]`, `streams`, `page`, `training-speed`."""
 
 import argparse
 import shlex
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import page, scale, streams
+from benchmarks import page, scale, streams, training_speed
 from benchmarks.errors import BenchmarkError
 from benchmarks.runner import Results, describe, render, run_benchmarks, write_results
 from benchmarks.scenarios import FULL, QUICK
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("streams", help="what streams save beside one-item calls")
     scaling = commands.add_parser("scale", help="what a process more adds, and a simulation")
     scaling.add_argument("--quick", action="store_true", help="short rounds, for a look")
+    commands.add_parser("training-speed", help="images/s of a fit, beside pythae")
     paging = commands.add_parser("page", help="write the results into docs/performance.md")
     paging.add_argument("file", type=Path, metavar="FILE", help="that a run wrote")
     for command in (run, tuning, scaling):
@@ -39,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.command == "streams":
         print(streams.render(streams.measure(_STREAM_SECONDS)))
+        return 0
+    if options.command == "training-speed":
+        print(f"wrote {training_speed.measure(print)}")
         return 0
     if options.command == "page":
         page.write_results(_PAGE, options.file)

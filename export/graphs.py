@@ -104,8 +104,6 @@ def trace_graphs(model: Model, name: str, preset: str) -> tuple[Graph, ...]:
 
     `name` and `preset` go into the files' metadata. Raises ExportError if torch cannot trace.
     """
-    if model.label_count is not None:
-        raise ExportError(f"family {model.family} takes labels, which no graph has an input for")
     shape = tuple(model.observation_shape)
     observations = Value("observations", shape)
     levels = Value("observations_uint8", shape, "uint8")

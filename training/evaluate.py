@@ -1,7 +1,7 @@
 """How good a model is on a set of items: the numbers that apply to its family, and no others."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -101,9 +101,19 @@ def evaluate(
     training = model.training
     model.eval()
     try:
-        return evaluate_items(model, items, generator, bits, effort, classify)
+        evaluation = evaluate_items(model, items, generator, bits, effort, classify)
     finally:
         model.train(training)
+    if dataset.density is not None and evaluation.bounds:
+        count = evaluation.importance_items
+        truth = float(dataset.density.log_likelihood(dataset.test[:count]).mean())
+        first, last = evaluation.bounds[0], evaluation.bounds[-1]
+        evaluation = replace(
+            evaluation,
+            elbo_gap=abs(truth - first.value),
+            log_likelihood_gap=abs(truth - last.value),
+        )
+    return evaluation
 
 
 @torch.no_grad()

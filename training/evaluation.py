@@ -20,6 +20,8 @@ class Evaluation:
     prior, see `training.latent_statistics`; the last is MMD^2 and has no unit.
     log_likelihood: the bound of `importance_samples` draws on `importance_items` items; beside it
     its standard error over items and the draws' effective sample size.
+    elbo_gap, log_likelihood_gap: how far the bounds of one and of all draws are from the truth,
+    on the same items, for sets whose log-likelihood is known.
     mutual_information_gap: MIG, for sets with factors. used_codes, code_count, perplexity: the
     share of a codebook that is used, its size, and exp of the entropy of its use.
     label_agreement: the share of conditional samples that a classifier reads as asked for.
@@ -45,6 +47,8 @@ class Evaluation:
     effective_sample_size: float | None = None
     importance_samples: int | None = None
     importance_items: int | None = None
+    elbo_gap: float | None = None
+    log_likelihood_gap: float | None = None
     mutual_information_gap: float | None = None
     used_codes: float | None = None
     code_count: int | None = None
@@ -115,6 +119,8 @@ _ROWS = (
     ("mismatch", "mismatch of q(z)", ".3f", "nats"),
     ("moment_mismatch", "mismatch of its moments", ".3f", "nats"),
     ("discrepancy", "discrepancy (MMD^2)", ".5f", ""),
+    ("elbo_gap", "gap of the ELBO", ".4f", "nats from the truth"),
+    ("log_likelihood_gap", "gap of the log-likelihood", ".4f", "nats from the truth"),
     ("mutual_information_gap", "mutual information gap", ".3f", ""),
     ("used_codes", "used codes", ".3f", ""),
     ("perplexity", "perplexity of the codes", ".1f", ""),

@@ -10,7 +10,14 @@ from training.config import FitConfig
 from training.documents import from_document
 from training.errors import TrainingError
 
-_AT_MOST: Final = {"rate", "negative_elbo", "negative_log_likelihood", "mean_squared_error"}
+_AT_MOST: Final = {
+    "elbo_gap",
+    "log_likelihood_gap",
+    "rate",
+    "negative_elbo",
+    "negative_log_likelihood",
+    "mean_squared_error",
+}
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,8 @@ class Goals:
     negative_log_likelihood: float | None = None
     mean_squared_error: float | None = None
     active_units: int | None = None
+    elbo_gap: float | None = None
+    log_likelihood_gap: float | None = None
     mutual_information_gap: float | None = None
     label_agreement: float | None = None
     gradient_energy: float | None = None

@@ -138,3 +138,12 @@ def test_without_the_data_set_of_the_run_nothing_is_published(
     with pytest.raises(error, match=complaint):
         export_run(change(runs["mlp"]), tmp_path, "model")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_family_that_two_graphs_would_serve_wrongly_is_refused(
+    runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs["mlp"].model, "family", "ladder")
+    with pytest.raises(ExportError, match="family ladder cannot be exported yet"):
+        export_run(runs["mlp"], tmp_path, "model")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,30 @@
+"""What the results script writes of a run: every goal, beside what was reached and the paper."""
+
+from scripts.training_results import result_rows
+from training.presets import outcomes, presets, read_preset
+
+PRESET = """
+description = "a test"
+[goals]
+negative_elbo = 90.0
+active_units = 10
+[paper]
+negative_elbo = 86.0
+source = "a paper"
+"""
+
+
+def test_every_goal_has_a_row_beside_the_papers_number() -> None:
+    preset = read_preset("test", PRESET)
+    about = {"device": "cpu", "seconds": 1.0, "command": "fit"}
+    rows = result_rows("test", preset, {"elbo": -91.0, "active_units": 12}, about)
+    found = {row["metric"]: row for row in rows}
+    assert (found["negative_elbo"]["value"], found["negative_elbo"]["met"]) == (91.0, False)
+    assert (found["negative_elbo"]["paper"], found["negative_elbo"]["source"]) == (86.0, "a paper")
+    assert (found["active_units"]["met"], found["active_units"]["paper"]) == (True, None)
+    assert found["active_units"]["command"] == "fit"
+
+
+def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
+    goals = presets()["mnist-conditional"].goals
+    assert {outcome.met for outcome in outcomes(goals, {})} == {None}
