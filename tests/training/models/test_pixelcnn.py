@@ -81,8 +81,9 @@ def test_noise_has_the_moments_of_its_distribution(generator: torch.Generator) -
     assert torch.isfinite(gumbel(torch.tensor([-40.0, 40.0]))).all()
 
 
-# A trace warns of what torch itself has deprecated.
+# A trace warns of what torch itself has deprecated, and of one axis in several inputs.
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*The axis name:UserWarning")
 def test_sampling_is_traced_without_a_random_operator_or_a_loop() -> None:
     pixelcnn = GatedPixelCnn(3, True, 2, 2, channels=4, layers=1)
 
