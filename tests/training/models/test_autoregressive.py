@@ -101,4 +101,4 @@ def test_it_refuses_colours_and_numbers_that_are_no_pixels() -> None:
 @pytest.mark.parametrize("setting", [{"kernel": 2}, {"layers": -1}, {"map_channels": 0}])
 def test_a_setting_that_makes_no_sense_is_refused(setting: dict[str, int]) -> None:
     with pytest.raises(TrainingError, match=next(iter(setting))):
-        AutoregressiveConfig(**setting)
+        AutoregressiveConfig(**setting)  # type: ignore[arg-type]
