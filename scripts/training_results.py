@@ -61,8 +61,11 @@ def measure(name: str, options: argparse.Namespace) -> bool:
     if _training(*fit).returncode:
         return False
     seconds = time.monotonic() - started
-    effort = ["--importance-samples", str(options.importance_samples)]
-    effort += ["--importance-items", str(options.importance_items)]
+    effort: list[str] = []
+    goals = preset.goals
+    if goals.negative_log_likelihood is not None or goals.log_likelihood_gap is not None:
+        effort += ["--importance-samples", str(options.importance_samples)]
+        effort += ["--importance-items", str(options.importance_items)]
     if preset.goals.label_agreement is not None:
         effort.append("--classify")
     evaluated = _training("evaluate", str(run), "--json", *effort, capture=True)

@@ -16,7 +16,7 @@ from training.data import Dataset, load_dataset
 from training.distributed import process_index, processes
 from training.documents import nearest
 from training.errors import InterruptedFit, RunError, TrainingError
-from training.evaluate import IMPORTANCE_ITEMS, IMPORTANCE_SAMPLES, Effort, evaluate
+from training.evaluate import effort_for, evaluate
 from training.files import replace_durably
 from training.fit import choose_device, fit
 from training.journal import read_description
@@ -92,16 +92,16 @@ def _parser() -> argparse.ArgumentParser:
     evaluating.add_argument(
         "--importance-samples",
         type=_count,
-        default=IMPORTANCE_SAMPLES,
+        default=None,
         metavar="K",
-        help="for the log-likelihood; default %(default)s, 0: none, 5000 in the literature",
+        help="for the log-likelihood; default 500, fewer for costly models; 0: none",
     )
     evaluating.add_argument(
         "--importance-items",
         type=_count,
-        default=IMPORTANCE_ITEMS,
+        default=None,
         metavar="N",
-        help="items for it; default the first %(default)s, 0: all",
+        help="items for it; default the first 1000, fewer for costly models; 0: all",
     )
     evaluating.add_argument(
         "--classify",
@@ -167,8 +167,11 @@ def _run(path: Path, config: FitConfig, dataset: Dataset, resume: bool, minutes:
 
 def _evaluate(options: argparse.Namespace) -> None:
     run = load_run(options.run)
-    samples, items = options.importance_samples, options.importance_items
-    effort = Effort(importance_samples=samples, importance_items=items or None)
+    effort = effort_for(run.model)
+    if options.importance_samples is not None:
+        effort = replace(effort, importance_samples=options.importance_samples)
+    if options.importance_items is not None:
+        effort = replace(effort, importance_items=options.importance_items or None)
     dataset, classify = run.dataset(options.data_path), None
     if options.classify:
         classify, accuracy = fit_classifier(dataset)

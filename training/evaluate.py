@@ -23,6 +23,7 @@ from training.latent_statistics import (
 from training.likelihoods import binarize, bits_per_dim
 from training.model import Gaussian, Model
 
+_COSTLY = {"ladder", "autoregressive"}
 IMPORTANCE_SAMPLES = 500
 IMPORTANCE_ITEMS = 1000
 _BOUNDS = (1, 5, 50, 500)
@@ -66,6 +67,13 @@ class Effort:
     draws: int | None = None
     importance_samples: int = IMPORTANCE_SAMPLES
     importance_items: int | None = IMPORTANCE_ITEMS
+
+
+def effort_for(model: Model) -> Effort:
+    """What takes seconds to a minute: fewer draws where each runs many convolutions."""
+    return (
+        Effort(importance_samples=20, importance_items=200) if model.family in _COSTLY else Effort()
+    )
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,7 @@ def evaluate_items(
     `bits` turns nats per item into bits per dim. `classify` maps observations to the scores
     [N, label_count] with which conditional samples are read.
     """
-    effort = effort or Effort()
+    effort = effort or effort_for(model)
     terms = mean_terms(model, items, generator, effort.draws)
     values: dict[str, Any] = {"distortion": terms.distortion, "items": len(items.observations)}
     if is_bound(model):

@@ -50,7 +50,8 @@ class Residual(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[N, channels, h, w] twice."""
-        return features + self.branch(features)
+        result: Tensor = features + self.branch(features)
+        return result
 
 
 class Enlarge(nn.Module):
