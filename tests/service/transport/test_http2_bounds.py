@@ -28,11 +28,6 @@ def resident() -> int:
     return pages * 4096
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="Outgoing.reply counts what waits of answers: beyond 4 MiB a PING ends the connection",
-)
 def test_a_ping_while_a_large_answer_waits_ends_nothing(connect: Connect) -> None:
     client = connect({Setting.INITIAL_WINDOW_SIZE: 2**30})
     client.send(frames.window_update(0, 2**30))
@@ -44,9 +39,6 @@ def test_a_ping_while_a_large_answer_waits_ends_nothing(connect: Connect) -> Non
     assert client.answer(3).values == [b"still here"]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="no bound on what waits, for answers without DATA"
-)
 def test_a_client_that_reads_no_errors_is_not_answered_without_end(
     connect: Connect, server: Server
 ) -> None:
@@ -60,11 +52,6 @@ def test_a_client_that_reads_no_errors_is_not_answered_without_end(
     assert answered < calls
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="messages are unpacked before the handler receives them",
-)
 def test_compressed_messages_that_nobody_receives_stay_small(
     serve: Serve, connect: Connect
 ) -> None:
@@ -80,11 +67,6 @@ def test_compressed_messages_that_nobody_receives_stay_small(
     assert resident() - before < 2**26
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="nobody looks whether the client keeps to its windows",
-)
 def test_a_client_that_sends_more_than_its_window_is_stopped(connect: Connect) -> None:
     client = connect({})
     client.send(client.headers(1, "Ignore"))
@@ -99,11 +81,6 @@ def test_a_client_that_sends_more_than_its_window_is_stopped(connect: Connect) -
     )
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="answers of any size are sent; options say: both ways",
-)
 @pytest.mark.parametrize(("method", "value"), [("Size", b"5000"), ("Count", b"1")])
 def test_an_answer_larger_than_the_limit_is_an_error(
     serve: Serve, connect: Connect, method: str, value: bytes
@@ -114,9 +91,6 @@ def test_an_answer_larger_than_the_limit_is_an_error(
     assert client.answer(1).status == RESOURCE_EXHAUSTED
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="trailers are one frame, and no text is cut"
-)
 def test_a_long_error_comes_in_frames_that_the_client_takes(connect: Connect) -> None:
     client = connect({})
     client.call(1, "Explain", b"20000")
@@ -124,11 +98,6 @@ def test_a_long_error_comes_in_frames_that_the_client_takes(connect: Connect) ->
     assert len(frame.payload) <= frames.DEFAULT_FRAME_SIZE
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="too many headers end the connection (COMPRESSION_ERROR)",
-)
 def test_headers_that_are_too_many_end_their_own_call_alone(
     connect: Connect, server: Server
 ) -> None:
@@ -175,11 +144,6 @@ def alone() -> Iterator[int]:
         process.kill()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=TimeoutError,
-    reason="Outgoing.flush never ends when the last buffer is empty, and with it the transport",
-)
 def test_an_empty_message_in_a_stream_is_sent_like_any_other(alone: int) -> None:
     client = RawClient(alone, {})
     client.send(client.headers(1, "Talk"), data(1, message(b""), 0))
@@ -190,11 +154,6 @@ def test_an_empty_message_in_a_stream_is_sent_like_any_other(alone: int) -> None
         client.until(lambda frame: frame.payload == b"are you?")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=TimeoutError,
-    reason="an empty rest waits for a window, though it needs none: the status never comes",
-)
 def test_a_window_of_exactly_an_empty_message_is_enough(alone: int) -> None:
     client = RawClient(alone, {Setting.INITIAL_WINDOW_SIZE: 5})
     client.call(1, "Talk", b"")

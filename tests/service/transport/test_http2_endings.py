@@ -3,8 +3,6 @@
 import time
 from collections.abc import Callable
 
-import pytest
-
 from service.transport import ConnectionLifetimes
 from service.transport.http2 import frames
 from service.transport.http2.frames import ErrorCode
@@ -16,11 +14,6 @@ Serve = Callable[..., Server]
 INVALID_ARGUMENT, DEADLINE_EXCEEDED = 3, 4
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="Rpc.finish forgets the handler, which waits for ever",
-)
 def test_a_message_cut_short_ends_the_handler_that_waits_for_it(
     connect: Connect, server: Server
 ) -> None:
@@ -30,11 +23,6 @@ def test_a_message_cut_short_ends_the_handler_that_waits_for_it(
     assert server.methods.collected.wait(1)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="Rpc.finish forgets the handler, which works for nobody",
-)
 def test_a_second_message_of_a_unary_call_cancels_the_handler_of_the_first(
     connect: Connect, server: Server
 ) -> None:
@@ -69,11 +57,6 @@ def leave(client: RawClient) -> None:
     client.until(lambda frame: frame.kind == frames.GOAWAY)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="sent_all alone looks whether a draining connection is done: all of grace",
-)
 def test_a_drain_ends_when_the_client_cancels_the_last_call(
     connect: Connect, server: Server
 ) -> None:
@@ -112,11 +95,6 @@ def test_a_drain_serves_what_came_before_its_ping_is_acknowledged_and_nothing_af
     assert sorted(server.records.calls) == [("Echo", "OK"), ("Wait", "OK")]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="drain closes a connection whose settings it has not read, calls and all",
-)
 def test_a_call_that_has_arrived_with_its_connection_is_served_or_sent_elsewhere(
     connect: Connect, server: Server
 ) -> None:

@@ -138,11 +138,6 @@ def test_an_asyncio_client_calls_in_every_way(serve: Serve) -> None:
     asyncio.run(calls())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=grpc.RpcError,
-    reason="the client's PINGs, that measure the line, end a connection where 4 MiB wait",
-)
 def test_the_largest_message_goes_both_ways(
     serve: Serve, options: dict[str, Any], dial: Dial
 ) -> None:
@@ -230,11 +225,6 @@ def connect_securely(certificates: Path) -> Iterator[Callable[[Server], RawClien
         client.close()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="wrap_socket raises, and accept takes it for a lack of files: deaf for a second",
-)
 def test_a_client_that_is_gone_before_it_is_accepted_keeps_nobody_out(
     serve: Serve, certificates: Path, connect_securely: Callable[[Server], RawClient]
 ) -> None:

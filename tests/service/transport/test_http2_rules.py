@@ -14,7 +14,6 @@ PING = frames.frame(frames.PING, 0, 0, b"are you?")
 LENIENT = "taken, though RFC 9113 wants an error; harmless"
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=LENIENT)
 @pytest.mark.parametrize(
     ("frame", "code"),
     [
@@ -40,9 +39,6 @@ def test_a_frame_that_means_nothing_is_an_error(
     assert answer.payload[7] == code
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="DATA after END_STREAM is taken for a message"
-)
 def test_data_after_the_end_of_a_stream_is_an_error(connect: Connect) -> None:
     client = connect({})
     client.send(client.headers(1, "Ignore"), data(1, message(b"last")))
@@ -51,11 +47,6 @@ def test_data_after_the_end_of_a_stream_is_an_error(connect: Connect) -> None:
     assert client.until(lambda frame: frame.kind in ends).kind != frames.PING
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a CONTINUATION without bytes is refused, the last too",
-)
 def test_the_last_piece_of_headers_may_be_empty(connect: Connect) -> None:
     client = connect({})
     block = client.headers(1, "Echo")[frames.HEAD_SIZE :]
