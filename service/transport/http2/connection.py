@@ -22,6 +22,7 @@ STREAM_WINDOW: Final = 2**20
 _CONNECTION_WINDOW: Final = 2**24
 _FRAME_SIZE: Final = 2**17  # the largest frame that clients may send
 _READ: Final = 2**18
+_GOAWAY_SIZE: Final = 8  # and a text
 _LEAVE: Final = 2.0  # seconds for a client to close too
 _MAX_BLOCK: Final = 2**16
 _DRAIN_PING: Final = b"draining"
@@ -94,7 +95,7 @@ class Connection:
         self._received = 0  # bytes of DATA that the client may not yet send again
         self._last_stream = 0
         self._pinged: float | None = None  # when it was asked for a sign of life
-        self._draining = False
+        self._drained: float | None = None  # when it was asked to go
         self._refusing = False  # new streams are not opened: the client knows that it shall go
         self._leaving: float | None = None  # when it began to close
         self.outgoing.ready = not isinstance(sock, ssl.SSLSocket)
@@ -157,6 +158,7 @@ class Connection:
             return
         if self._input:
             data = self._input + data
+        self.outgoing.demand_reading()
         position, end = self._skip_preface(data), len(data)
         read_head = frames.read_head
         while end - position >= frames.HEAD_SIZE:
@@ -196,6 +198,8 @@ class Connection:
         if rpc is None:
             self._check_known(stream, "DATA")
             return  # the stream has ended here; its client does not know yet
+        if rpc.half_closed:
+            raise ProtocolError(ErrorCode.STREAM_CLOSED, "DATA after the end of a stream")
         if flags & frames.PADDED:
             start, end = _without_padding(data, start, end)
         rpc.on_data(data, start, end, size, bool(flags & frames.END_STREAM))
@@ -205,7 +209,10 @@ class Connection:
             start, end = 0, len(payload)
             if flags & frames.PADDED:
                 start, end = _without_padding(payload, start, end)
-            payload = payload[start + (5 if flags & frames.WITH_PRIORITY else 0) : end]
+            start += 5 if flags & frames.WITH_PRIORITY else 0
+            if start > end:
+                raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "a frame without its priority")
+            payload = payload[start:end]
         if flags & frames.END_HEADERS:
             self._on_block(payload, flags, stream)
         else:
@@ -216,9 +223,10 @@ class Connection:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of no header block")
         _, first_flags, block = self._block
         block += payload
-        if not payload or len(block) > _MAX_BLOCK:
+        last = flags & frames.END_HEADERS
+        if len(block) > _MAX_BLOCK or not (payload or last):
             raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "a header block is too large")
-        if flags & frames.END_HEADERS:
+        if last:
             self._block = None
             self._on_block(bytes(block), first_flags, stream)
 
@@ -249,6 +257,8 @@ class Connection:
         size = frames.read_number(payload)
         if not size:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a window grows by nothing")
+        if stream:
+            self._check_known(stream, "WINDOW_UPDATE")
         self.outgoing.widen(stream, size)
 
     def _on_reset(self, payload: bytes, flags: int, stream: int) -> None:
@@ -257,15 +267,17 @@ class Connection:
         rpc = self.rpcs.pop(stream, None)
         if rpc is not None:
             rpc.on_gone()
+        self.sent_all()
 
     def _on_ping(self, payload: bytes, flags: int, stream: int) -> None:
+        _check_connection(stream)
         if len(payload) != len(_DRAIN_PING):
             raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "a PING of a wrong size")
         if not flags & frames.ACK:
-            self.outgoing.reply(frames.frame(frames.PING, frames.ACK, 0, payload))
+            self.outgoing.send(frames.frame(frames.PING, frames.ACK, 0, payload))
         elif payload == _KEEPALIVE_PING:
             self._pinged = None
-        elif payload == _DRAIN_PING and self._draining:
+        elif payload == _DRAIN_PING and self._drained is not None:
             # It has read that it shall go: from here on its streams count no more.
             self._refusing = True
             self.outgoing.send(
@@ -273,9 +285,14 @@ class Connection:
             )
 
     def _on_settings(self, payload: bytes, flags: int, stream: int) -> None:
+        _check_connection(stream)
         if flags & frames.ACK:
+            if payload:
+                raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "an acknowledgement with settings")
             return
         values = frames.read_settings(payload)
+        if values.get(Setting.ENABLE_PUSH, 0) > 1:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH: expected 0 or 1")
         window = values.get(Setting.INITIAL_WINDOW_SIZE, self.outgoing.stream_window)
         if window > frames.MAX_WINDOW:
             raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "a window is too large")
@@ -284,10 +301,16 @@ class Connection:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "no such frame size")
         self._settled = True
         self.outgoing.set_limits(window, size)
-        self.outgoing.reply(frames.frame(frames.SETTINGS, frames.ACK, 0, b""))
+        self.outgoing.send(frames.frame(frames.SETTINGS, frames.ACK, 0, b""))
 
     def _on_push(self, payload: bytes, flags: int, stream: int) -> None:
         raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "clients push nothing")
+
+    def _on_go_away(self, payload: bytes, flags: int, stream: int) -> None:
+        """The client closes by itself, when it has its answers."""
+        _check_connection(stream)
+        if len(payload) < _GOAWAY_SIZE:
+            raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "a GOAWAY of a wrong size")
 
     # What `outgoing` needs; from any thread, with its lock held.
 
@@ -326,7 +349,8 @@ class Connection:
             if now - self._leaving > _LEAVE:
                 self.close()
         elif not self._settled:
-            if age > limits.handshake_timeout:
+            waited = age > limits.handshake_timeout
+            if waited or (self._drained is not None and now - self._drained > _LEAVE):
                 self.close()
         elif self._pinged is not None and now - self._pinged > limits.keepalive_timeout:
             self.close()
@@ -341,10 +365,8 @@ class Connection:
 
     def drain(self) -> None:
         """Asks the client to go elsewhere; streams that it opens until it knows are served."""
-        if not self._settled:
-            self.close()
-        elif not self._draining:
-            self._draining = True
+        if self._drained is None:
+            self._drained = self._clock()
             self.outgoing.send(
                 frames.go_away(frames.MAX_WINDOW, ErrorCode.NO_ERROR, "draining"),
                 frames.frame(frames.PING, 0, 0, _DRAIN_PING),
@@ -400,15 +422,21 @@ class Connection:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"{kind} of a stream that is not open")
 
 
-# By type of frame. PRIORITY and unknown ones mean nothing here; a GOAWAY's client closes by itself.
+# By type of frame. PRIORITY and unknown ones mean nothing here.
 _REACTIONS: Final[dict[int, Callable[[Connection, bytes, int, int], Any]]] = {
     frames.RST_STREAM: Connection._on_reset,
     frames.SETTINGS: Connection._on_settings,
     frames.PUSH_PROMISE: Connection._on_push,
     frames.PING: Connection._on_ping,
+    frames.GOAWAY: Connection._on_go_away,
     frames.WINDOW_UPDATE: Connection._on_window_update,
     frames.CONTINUATION: Connection._on_continuation,
 }
+
+
+def _check_connection(stream: int) -> None:
+    if stream:
+        raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a frame of the connection, on a stream")
 
 
 def _without_padding(data: bytes, start: int, end: int) -> tuple[int, int]:

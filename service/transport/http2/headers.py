@@ -18,6 +18,10 @@ from hpack.exceptions import HPACKError
 from service.transport.http2.frames import ErrorCode, ProtocolError
 
 MAX_LIST_SIZE: Final = 16_384  # bytes of a request's headers as HPACK counts them; gRPC's default
+_MAX_READ: Final = 2**18  # bytes that are read at all, so that only the call is refused
+_ENTRY: Final = 32  # bytes that HPACK adds to a field
+_MAX_TEXT: Final = 1024  # of a status; the details of one are left out beyond _MAX_DETAILS
+_MAX_DETAILS: Final = 4096
 _REMEMBERED: Final = 64  # blocks of a connection
 _UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _MAX_TIMEOUT_DIGITS: Final = 8
@@ -41,7 +45,7 @@ class HeaderReader:
     """Reads the header blocks of one connection, in the order in which they arrive."""
 
     def __init__(self) -> None:
-        self._decoder = Decoder(max_header_list_size=MAX_LIST_SIZE)
+        self._decoder = Decoder(max_header_list_size=_MAX_READ)
         self._known: dict[bytes, RequestHeaders] = {}
 
     def read(self, block: bytes) -> RequestHeaders:
@@ -98,6 +102,8 @@ def _request(fields: tuple[tuple[bytes, bytes], ...]) -> RequestHeaders:
             fault = "grpc-timeout: expected at most 8 digits and one of H M S m u n"
         else:
             timeout = int(digits) * unit
+    if sum(len(name) + len(value) + _ENTRY for name, value in fields) > MAX_LIST_SIZE:
+        http_status = 431
     path = by_name.get(b":path", b"")
     encoding = by_name.get(b"grpc-encoding", b"identity")
     return RequestHeaders(path, timeout, encoding, fields, http_status, fault)
@@ -136,8 +142,10 @@ def trailers(code: int, text: str, details: bytes | None = None) -> bytes:
     """The block that ends an RPC: status, message and serialized google.rpc.Status."""
     fields = [("grpc-status", str(code))]
     if text:
-        fields.append(("grpc-message", quote(text, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")))
-    if details:
+        fields.append(
+            ("grpc-message", quote(text[:_MAX_TEXT], safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"))
+        )
+    if details and len(details) <= _MAX_DETAILS:
         encoded = base64.b64encode(details).decode().rstrip("=")
         fields.append(("grpc-status-details-bin", encoded))
     return block(tuple(fields))

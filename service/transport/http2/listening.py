@@ -65,7 +65,11 @@ def accept(listener: socket.socket, certificates: Certificates | None) -> Iterat
         sock.setblocking(False)
         with contextlib.suppress(OSError):  # it is gone, which reading will tell
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if certificates is not None:
-            context = certificates.context(time.monotonic())
-            sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        yield sock
+        if certificates is None:
+            yield sock
+            continue
+        context = certificates.context(time.monotonic())
+        try:
+            yield context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        except OSError:  # it is gone already
+            sock.close()

@@ -24,6 +24,10 @@ class Unreadable(Exception):
         self.text = text
 
 
+class Packed(bytes):
+    """A compressed message: what it takes as it came, until somebody wants it."""
+
+
 class Unpacker:
     """Messages that come in pieces, or compressed."""
 
@@ -50,9 +54,10 @@ class Unpacker:
                 return
             message = bytes(memoryview(buffer)[PREFIX : PREFIX + size])
             del buffer[: PREFIX + size]
-            yield self._decompress(message) if compressed else message
+            yield Packed(message) if compressed else message
 
-    def _decompress(self, message: bytes) -> bytes:
+    def unpack(self, message: Packed) -> bytes:
+        """The message itself. Raises Unreadable."""
         bits = _WINDOW_BITS.get(self._encoding)
         if bits is None:
             raise Unreadable(

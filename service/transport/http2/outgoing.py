@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _BUFFERS: Final = 512  # in one call of sendmsg; the kernel takes 1024
 _RECORD_BUFFERS: Final = 16  # in one call of TLS, which has no sendmsg
 _FULL: Final = 2**19  # bytes that wait for the socket, beyond which streams wait too
-_UNREAD: Final = 2**22  # bytes, beyond which a client that asks for replies and reads none goes
+_UNREAD: Final = 2**20  # bytes, beyond which a client that asks for replies and reads none goes
 _OPENING_HEAD: Final = frames.head(len(headers.OPENING), frames.HEADERS, frames.END_HEADERS)
 _LAST: Final = frames.END_HEADERS | frames.END_STREAM
 _OK_HEAD: Final = frames.head(len(headers.OK_TRAILERS), frames.HEADERS, _LAST)
@@ -73,6 +73,7 @@ class Outgoing:
         self.frame_size = frames.DEFAULT_FRAME_SIZE
         self._buffers: deque[bytes | memoryview] = deque()
         self._size = 0  # bytes in the buffers
+        self._unasked = 0  # of them what no window bounds, since the socket took no more
         self._blocked = False  # the socket takes no more at the moment
         self._crowd: deque[Rpc] = deque()  # who waits for room in the buffers
 
@@ -103,7 +104,8 @@ class Outgoing:
                             stream,
                             headers.OK_TRAILERS,
                         )
-                    )
+                    ),
+                    windowed=True,
                 )
                 return
             self.open_answer(rpc)
@@ -126,7 +128,9 @@ class Outgoing:
                 return True  # the client is gone, and the handler will learn it
             rpc.outgoing.append(memoryview(b"\0" + size.to_bytes(4, "big")))
             for piece in pieces:
-                rpc.outgoing.append(memoryview(piece).cast("B"))  # type: ignore[arg-type]  # numpy's
+                view = memoryview(piece).cast("B")  # type: ignore[arg-type]  # numpy's
+                if len(view):  # the socket would take nothing of it, for ever
+                    rpc.outgoing.append(view)
             self._pump(rpc)
             if not rpc.outgoing and self._size <= _FULL:
                 return True
@@ -151,11 +155,13 @@ class Outgoing:
 
     # Of the connection.
 
-    def send(self, *buffers: bytes | memoryview) -> None:
-        """Frames that no window bounds, or that have been taken from it."""
+    def send(self, *buffers: bytes | memoryview, windowed: bool = False) -> None:
+        """Frames that no window bounds, unless they have been taken from it."""
         with self.lock:
             if self.closed:
                 return
+            if self._blocked and not windowed:
+                self._unasked += sum(map(len, buffers))
             first = not self._buffers
             self._buffers += buffers
             self._size += sum(map(len, buffers))
@@ -165,11 +171,10 @@ class Outgoing:
             elif not self._blocked:
                 self.flush()
 
-    def reply(self, frame: bytes) -> None:
-        """What the client asked for. Raises ProtocolError if it asks and does not read."""
-        self.send(frame)
-        if self._size > _UNREAD:
-            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "replies are not read")
+    def demand_reading(self) -> None:
+        """Raises ProtocolError if the client makes us answer and does not read it."""
+        if self._unasked > _UNREAD:
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "answers are not read")
 
     def set_limits(self, stream_window: int, frame_size: int) -> None:
         """The client's settings. Raises ProtocolError if a window becomes too large."""
@@ -209,6 +214,7 @@ class Outgoing:
                 return
             if self._blocked:
                 self._blocked = False
+                self._unasked = 0
                 self._sender.watch(writable=False)
             self._sender.sent_all()
 
@@ -235,7 +241,8 @@ class Outgoing:
             pieces, size = _cut(rpc.outgoing, room)
             self._window -= size
             rpc.window -= size
-            self.send(frames.head(size, frames.DATA, 0) + rpc.stream_bytes, *pieces)
+            head = frames.head(size, frames.DATA, 0) + rpc.stream_bytes
+            self.send(head, *pieces, windowed=True)
             sent = True
         if not sent:
             return

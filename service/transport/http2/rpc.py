@@ -6,13 +6,13 @@ from typing import Any, Final, Protocol
 import grpc
 
 from service.completion import Task
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, ServiceError
 from service.logs import Logger
 from service.transport import CallObserver, failure
 from service.transport.http2 import headers
 from service.transport.http2.connection import STREAM_WINDOW, Connection
-from service.transport.http2.frames import ErrorCode
-from service.transport.http2.messages import PREFIX, Unpacker, Unreadable, read_prefix
+from service.transport.http2.frames import ErrorCode, ProtocolError
+from service.transport.http2.messages import PREFIX, Packed, Unpacker, Unreadable, read_prefix
 
 _GONE: Final = grpc.StatusCode.CANCELLED
 
@@ -91,6 +91,10 @@ class Rpc:
         """A whole message."""
         raise NotImplementedError
 
+    def on_packed(self, message: Packed) -> None:
+        """A compressed message. Raises Unreadable."""
+        self.on_message(self.unpack(message))
+
     def on_half_closed(self) -> None:
         """The client has sent all."""
         raise NotImplementedError
@@ -112,15 +116,16 @@ class Rpc:
         """The bytes data[start:end] of the stream; `size` is what they took of the windows."""
         if not self.open:
             return
+        self._received += size
+        if self._received > STREAM_WINDOW:
+            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "more than the stream's window")
         if ended:
             self.half_closed = True
-        else:
-            self._received += size
         if start < end:
             self._unpack(data, start, end)
         if ended and self.open:
             if self._unpacker is not None and not self._unpacker.empty:
-                self.finish(InvalidRequest("request", "the message ends in the middle"))
+                self.fail(InvalidRequest("request", "the message ends in the middle"))
             else:
                 self.on_half_closed()
         self.refill()
@@ -141,7 +146,7 @@ class Rpc:
     # What handlers cause.
 
     def finish(self, error: BaseException | None) -> None:
-        """Ends the RPC with a handler's error; None ends it well."""
+        """The handler has ended, with an error or well."""
         self.task = None
         if not self.open:
             return
@@ -149,6 +154,12 @@ class Rpc:
             self.close(grpc.StatusCode.OK)
         else:
             self.close(*failure(error, self.path, self.server.log))
+
+    def fail(self, error: ServiceError) -> None:
+        """Ends the RPC for what the client sent; the handler learns that nobody waits."""
+        if self.open:
+            self.close(*failure(error, self.path, self.server.log))
+        self.cancel()
 
     def close(self, code: grpc.StatusCode, text: str = "", details: bytes | None = None) -> None:
         """Ends the RPC with a status, unless it has ended."""
@@ -203,10 +214,30 @@ class Rpc:
             for message in self._unpacker.feed(data[start:end]):
                 if not self.open:
                     return
-                self.on_message(message)
+                if isinstance(message, Packed):
+                    self.on_packed(message)
+                else:
+                    self.on_message(message)
         except Unreadable as error:
-            self.close(error.code, error.text)
-            self.cancel()
+            self.refuse(error)
+
+    def unpack(self, message: Packed) -> bytes:
+        """The message itself. Raises Unreadable."""
+        assert self._unpacker is not None
+        return self._unpacker.unpack(message)
+
+    def refuse(self, error: Unreadable) -> None:
+        """Ends the RPC, as what the client sent cannot be read."""
+        self.close(error.code, error.text)
+        self.cancel()
+
+    def check_size(self, size: int) -> bool:
+        """Whether an answer of so many bytes may be sent; if not, the RPC has ended."""
+        most = self.server.max_message
+        if size > most:
+            text = f"an answer of {size} bytes: at most {most} are sent; ask for fewer items"
+            self.close(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        return size <= most
 
 
 class Refusal(Rpc):

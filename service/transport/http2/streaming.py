@@ -10,6 +10,7 @@ from service.errors import InvalidRequest
 from service.transport import Call, Response, StreamMethod, parse
 from service.transport.http2 import headers
 from service.transport.http2.connection import Connection
+from service.transport.http2.messages import Packed, Unreadable
 from service.transport.http2.rpc import Rpc, Server
 
 
@@ -64,11 +65,14 @@ class Streaming(Rpc):
         if not self.open:
             completion.cancel()
             return completion
+        message = response.SerializeToString()
+        if not self.check_size(len(message)):
+            completion.cancel()
+            return completion
         outgoing = self.connection.outgoing
         if not self._opened:
             self._opened = True
             outgoing.open_answer(self)
-        message = response.SerializeToString()
         self._sending = completion
         if outgoing.send_message(self, (message,), len(message)):
             self.on_room()
@@ -83,6 +87,10 @@ class Streaming(Rpc):
         """See Rpc."""
         self._incoming.append(data)
         self._serve()
+
+    def on_packed(self, message: Packed) -> None:
+        """See Rpc. Unpacked when the handler receives it, so that what waits stays small."""
+        self.on_message(message)
 
     def on_half_closed(self) -> None:
         """See Rpc."""
@@ -127,9 +135,13 @@ class Streaming(Rpc):
 
     def _settle(self, completion: Completion[Message | None], data: bytes) -> None:
         try:
-            completion.settle(parse(self._method.request_type, data))
+            unpacked = self.unpack(data) if isinstance(data, Packed) else data
+            completion.settle(parse(self._method.request_type, unpacked))
         except InvalidRequest as error:
             completion.settle(None, error)
+        except Unreadable as error:
+            self.refuse(error)
+            completion.cancel()
 
     def _end(self, value: None, error: BaseException | None) -> None:
         self.finish(error)

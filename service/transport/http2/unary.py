@@ -34,12 +34,12 @@ class Unary(Rpc):
     def on_message(self, data: bytes) -> None:
         """See Rpc."""
         if self.task is not None:
-            self.finish(InvalidRequest("request", "expected one message"))
+            self.fail(InvalidRequest("request", "expected one message"))
             return
         try:
             request = parse(self._method.request_type, data)
         except InvalidRequest as error:
-            self.finish(error)
+            self.fail(error)
             return
         self.task = Task(self._method.handler(request, Call(self.deadline)), self._answer)
         self.task.step()
@@ -47,7 +47,7 @@ class Unary(Rpc):
     def on_half_closed(self) -> None:
         """See Rpc."""
         if self.task is None:
-            self.finish(InvalidRequest("request", "expected one message"))
+            self.fail(InvalidRequest("request", "expected one message"))
 
     def write_end(self, trailers: bytes) -> None:
         """See Rpc. A status without a message comes in the headers' place."""
@@ -58,12 +58,14 @@ class Unary(Rpc):
             self.finish(error)
             return
         self.task = None
-        if not self._count(grpc.StatusCode.OK):
-            return
         outgoing = self.connection.outgoing
         if isinstance(response, Spliced) and response.size > _LARGE:
+            if not (self.check_size(response.size) and self._count(grpc.StatusCode.OK)):
+                return
             outgoing.open_answer(self)
             outgoing.send_message(self, response.pieces, response.size)
             outgoing.end(self, headers.OK_TRAILERS)
-        else:
-            outgoing.answer(self, response.SerializeToString())
+            return
+        message = response.SerializeToString()
+        if self.check_size(len(message)) and self._count(grpc.StatusCode.OK):
+            outgoing.answer(self, message)

@@ -38,11 +38,17 @@ class Records:
 
 
 class Methods:
-    """Echo, Fail, Wait (until `release`), Talk (echo of a stream) and Count (large messages)."""
+    """Echo, Fail, Wait (until `release`), Talk (echo of a stream) and Count (large messages).
+
+    Size answers with so many bytes, Explain fails with so long a text, Block keeps the transport's
+    thread until `unblock`, Ignore receives nothing until `release`, Collect receives all there is.
+    """
 
     def __init__(self) -> None:
         self.waiting: list[Completion[None]] = []
         self.arrived = threading.Semaphore(0)
+        self.unblock = threading.Event()
+        self.collected = threading.Event()
 
     def all(self) -> list[Method | StreamMethod]:
         return [
@@ -51,10 +57,16 @@ class Methods:
             Method("test.Test", "Wait", BytesValue, self.wait),
             StreamMethod("test.Test", "Talk", BytesValue, self.talk),
             StreamMethod("test.Test", "Count", BytesValue, self.count),
+            Method("test.Test", "Size", BytesValue, self.size),
+            Method("test.Test", "Explain", BytesValue, self.explain),
+            Method("test.Test", "Block", BytesValue, self.block),
+            StreamMethod("test.Test", "Ignore", BytesValue, self.ignore),
+            StreamMethod("test.Test", "Collect", BytesValue, self.collect),
         ]
 
     def release(self) -> None:
         """Lets every waiting call end."""
+        self.unblock.set()
         while self.waiting:
             self.waiting.pop().settle()
 
@@ -80,6 +92,31 @@ class Methods:
         assert isinstance(request, BytesValue)
         for _ in range(int(request.value)):
             await stream.send(BytesValue(value=CHUNK))
+
+    async def size(self, request: BytesValue, call: Call) -> BytesValue:
+        return BytesValue(value=bytes(int(request.value)))
+
+    async def explain(self, request: BytesValue, call: Call) -> BytesValue:
+        raise InvalidRequest("value", "x" * int(request.value))
+
+    async def block(self, request: BytesValue, call: Call) -> BytesValue:
+        self.arrived.release()
+        self.unblock.wait(SECONDS)
+        return request
+
+    async def ignore(self, stream: Stream) -> None:
+        completion: Completion[None] = Completion()
+        self.waiting.append(completion)
+        self.arrived.release()
+        await completion
+
+    async def collect(self, stream: Stream) -> None:
+        self.arrived.release()
+        try:
+            while await stream.receive() is not None:
+                pass
+        finally:
+            self.collected.set()
 
 
 class Server:
