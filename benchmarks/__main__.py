@@ -1,4 +1,4 @@
-"""`python -m benchmarks run [--quick]`, `tune [--quick]`, `scale [--quick]`, `streams`, `page`, `training-speed`."""
+"""`python -m benchmarks` with run, tune, streams, scale, training-speed or page; see --help."""
 
 import argparse
 import shlex

@@ -118,4 +118,3 @@ def _call(command: list[str]) -> str:
     if done.returncode:
         raise BenchmarkError((done.stderr.strip() or "no reason").splitlines()[-1])
     return done.stdout
-

@@ -79,7 +79,6 @@ class Evaluation:
         """The name, value and unit of each number that applies, but for the bounds."""
         most = math.log(self.items)
         units = {
-            "active_units": f"of {len(self.rate_by_unit)}" if self.rate_by_unit else "",
             "active_units_by_rate": f"of {len(self.rate_by_unit)}",
             "mutual_information": f"nats; at most {most:.3f} from {self.items} items",
             "used_codes": f"of {self.code_count}",

@@ -25,7 +25,8 @@ class Goals:
     """What a fit must reach on the test split; None where nothing is asked.
 
     At most: `negative_elbo`, `rate` and `negative_log_likelihood` in nats per item (a Gaussian
-    likelihood is a density, so its bound may be below zero) and `mean_squared_error` of
+    likelihood is a density, so its bound may be below zero), the gaps of the bounds to a known
+    log-likelihood, and `mean_squared_error` of
     reconstructions in [0, 1]. At least: `active_units`, `mutual_information_gap`, and the shares
     `label_agreement` of samples that a classifier reads as asked, `used_codes` of a codebook, and
     `gradient_energy` of reconstructions, which is less than 1 where they are blurred.

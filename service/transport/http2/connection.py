@@ -158,7 +158,6 @@ class Connection:
             return
         if self._input:
             data = self._input + data
-        self.outgoing.demand_reading()
         position, end = self._skip_preface(data), len(data)
         read_head = frames.read_head
         while end - position >= frames.HEAD_SIZE:
@@ -231,6 +230,7 @@ class Connection:
             self._on_block(bytes(block), first_flags, stream)
 
     def _on_block(self, block: bytes, flags: int, stream: int) -> None:
+        self.outgoing.demand_reading()
         request = self._reader.read(block)
         ended = bool(flags & frames.END_STREAM)
         if not stream & 1:
@@ -271,6 +271,7 @@ class Connection:
 
     def _on_ping(self, payload: bytes, flags: int, stream: int) -> None:
         _check_connection(stream)
+        self.outgoing.demand_reading()
         if len(payload) != len(_DRAIN_PING):
             raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "a PING of a wrong size")
         if not flags & frames.ACK:
