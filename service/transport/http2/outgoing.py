@@ -165,10 +165,9 @@ class Outgoing:
             first = not self._buffers
             self._buffers += buffers
             self._size += sum(map(len, buffers))
-            if self._sender.on_thread():
-                if first:
-                    self._sender.flush_later()
-            elif not self._blocked:
+            if first and self._sender.on_thread():
+                self._sender.flush_later()
+            elif not self._blocked and (self._size > _FULL or not self._sender.on_thread()):
                 self.flush()
 
     def demand_reading(self) -> None:
