@@ -21,7 +21,8 @@ def test_blocks_are_read_as_by_a_decoder_that_remembers_nothing(
     encoder, reference, reader = hpack.Encoder(), hpack.Decoder(), headers.HeaderReader()
     for step in steps:
         if isinstance(step, int):
-            encoder.header_table_size = step
+            if step != encoder.header_table_size:  # twice the same, and hpack forgets to say it
+                encoder.header_table_size = step
             continue
         fields = step if indexed else [(n, v, True) for n, v in step]  # True: enters no table
         block = encoder.encode(fields)
