@@ -128,6 +128,8 @@ class Streaming(Rpc):
             data = self._incoming.popleft() if self._incoming else None
         if data is not None:
             self._settle(completion, data)
+            if not self.connection.on_thread():  # where `on_data` looks after it arrived
+                self.connection.call_soon(self.refill)
         elif self.open:
             completion.settle(None)
         else:

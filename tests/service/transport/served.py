@@ -89,7 +89,8 @@ class Methods:
 
     async def count(self, stream: Stream) -> None:
         request = await stream.receive()
-        assert isinstance(request, BytesValue)
+        if not isinstance(request, BytesValue) or not request.value.isdigit():
+            raise InvalidRequest("value", "expected a number")
         for _ in range(int(request.value)):
             await stream.send(BytesValue(value=CHUNK))
 
