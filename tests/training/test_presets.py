@@ -93,7 +93,10 @@ def test_a_preset_is_read_strictly(text: str, complaint: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in presets() if name.startswith("digits")])
+@pytest.mark.parametrize(
+    "name",
+    [name for name, preset in presets().items() if name.startswith("digits") and str(preset.goals)],
+)
 def test_a_digits_preset_reaches_its_number(name: str, tmp_path: Path) -> None:
     assert main(["fit", name, "--out", str(tmp_path / "run")]) == 0
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import socket
 import struct
 import subprocess
 import sys
@@ -43,8 +44,9 @@ def test_a_client_that_reads_no_errors_is_not_answered_without_end(
     connect: Connect, server: Server
 ) -> None:
     client = connect({})
-    calls = 5000
-    for number in range(calls):  # whose answers are 35 MB, of which the kernel takes a third
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+    calls = 20_000
+    for number in range(calls):  # whose answers are 25 MB, of which the kernel takes 4
         client.call(2 * number + 1, "Explain", b"2000")
     answered = 0
     while answered < calls and server.records.ended.acquire(timeout=1):
