@@ -70,8 +70,12 @@ class ServiceProcess:
         """Sends SIGTERM, waits for the drain and returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(_SECONDS)
-        self._reader.join(_SECONDS)
+        self.join()
         return code
+
+    def join(self) -> None:
+        """Waits until the log of a process that has ended is read, so that it can be closed."""
+        self._reader.join(_SECONDS)
 
     def _read(self, stderr: IO[str]) -> None:
         for line in stderr:
@@ -96,9 +100,12 @@ def running_service(
     command = [sys.executable, "-m", "service", "--repository", str(repository)]
     command += ["--listen", "127.0.0.1:0", "--metrics-port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        service = None
         try:
             service = ServiceProcess(process, echo)
             service.wait_until_ready(credentials)
             yield service
         finally:
             process.kill()
+            if service is not None:
+                service.join()
