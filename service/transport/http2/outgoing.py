@@ -160,11 +160,12 @@ class Outgoing:
         with self.lock:
             if self.closed:
                 return
+            size = sum(map(len, buffers))
             if self._blocked and not windowed:
-                self._unasked += sum(map(len, buffers))
+                self._unasked += size
             first = not self._buffers
             self._buffers += buffers
-            self._size += sum(map(len, buffers))
+            self._size += size
             if first and self._sender.on_thread():
                 self._sender.flush_later()
             elif not self._blocked and (self._size > _FULL or not self._sender.on_thread()):

@@ -56,6 +56,7 @@ class Http2Transport:
         self._waker.setblocking(False)
         self._woken.setblocking(False)
         self._register(self._woken, self._drop_wakings)
+        self._running = False  # whether an RPC was open at the last tick, or has come since
         self._stopping = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="transport", daemon=True)
@@ -93,6 +94,7 @@ class Http2Transport:
 
     def open(self, connection: Connection, stream: int, request: RequestHeaders) -> Rpc:
         """The RPC of a new stream."""
+        self._running = True
         method = self._methods.get(request.path)
         if method is None or request.http_status != 200 or request.fault:
             return Refusal(self, connection, stream, request)
@@ -139,7 +141,8 @@ class Http2Transport:
                 self._guard(self._unsent.pop().outgoing.flush)
             over = self._stopping and not self._connections
             busy = self._idle or self._soon or over
-            events = self._epoll.poll(0 if busy else self._patience())
+            patience = _TICK if self._running else _SLOW_TICK
+            events = self._epoll.poll(0 if busy else patience)
             for number, mask in events:
                 if (handler := self._handlers.get(number)) is not None:
                     self._guard(handler, mask)
@@ -170,14 +173,11 @@ class Http2Transport:
             if callback():
                 self._idle.append(callback)
 
-    def _patience(self) -> float:
-        running = any(connection.rpcs for connection in self._connections)
-        return _TICK if running else _SLOW_TICK
-
     def _expire(self, now: float) -> None:
-        for connection in list(self._connections):
-            if connection.rpcs:
-                connection.expire(now)
+        running = [connection for connection in self._connections if connection.rpcs]
+        self._running = bool(running)
+        for connection in running:
+            connection.expire(now)
 
     def _keep(self, now: float) -> None:
         for connection in list(self._connections):
