@@ -43,8 +43,6 @@ def initial_model(config: FitConfig, dataset: Dataset) -> Model:
     if isinstance(model, StartsAtMean):
         mean = dataset.train.mean(0, dtype=np.float64) / (dataset.maximum or 1)
         model.initialize_output(torch.from_numpy(mean.astype(np.float32)))
-    if isinstance(model, Prepared):
-        model.prepare(dataset, config.seed)
     return model
 
 
@@ -75,6 +73,8 @@ def fit(
     """
     device = choose_device(config)
     model = initial_model(config, dataset)
+    if isinstance(model, Prepared) and not resume:  # else the state has it
+        model.prepare(dataset, config.seed)
     check_objective(config.objective, model)
     alone = process_count() == 1
     require(

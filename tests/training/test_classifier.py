@@ -1,10 +1,13 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from training.classifier import fit_classifier
-from training.config import DataConfig
+from training.config import DataConfig, FitConfig
 from training.data import load_dataset
-from training.errors import TrainingError
+from training.errors import InterruptedFit, TrainingError
+from training.fit import fit
 from training.model import Layout
 from training.models import PerceptualConfig
 
@@ -35,3 +38,23 @@ def test_a_perceptual_vae_keeps_its_classifier_still_and_adds_a_distance() -> No
     assert (terms.auxiliary > 0).all()
     assert all(parameter.grad is None for parameter in model.classifier.parameters())
     assert terms.rate.shape == (5, 2)
+
+
+def test_a_perceptual_fit_goes_on_with_the_classifier_that_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = load_dataset(DataConfig("digits", train_limit=200, test_limit=50))
+    model = PerceptualConfig(2, (8,), (4,))
+    config = FitConfig("test", DataConfig("digits"), model, epochs=2, evaluate_every=2)
+    with pytest.raises(InterruptedFit):
+        fit(config, dataset, directory=tmp_path, minutes=0)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr("training.models.perceptual.fit_classifier", refuse)
+    resumed = fit(config, dataset, directory=tmp_path, resume=True).model.state_dict()
+    monkeypatch.undo()
+
+    whole = fit(config, dataset).model.state_dict()
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())

@@ -10,7 +10,12 @@ from training.errors import require
 from training.likelihoods import Bernoulli
 from training.model import Layout, Terms
 from training.models.checks import check_sizes
-from training.models.gaussians import gaussian_parameters, reparameterize, standard_rate
+from training.models.gaussians import (
+    gaussian_parameters,
+    reparameterize,
+    standard_log_ratio,
+    standard_rate,
+)
 from training.models.layers import Activation, dense_decoder, dense_encoder
 from training.models.pixelcnn import GatedPixelCnn
 
@@ -131,8 +136,7 @@ class AutoregressiveVae(nn.Module):
         """rate [N, L], distortion, log_weight and auxiliary [N] for one draw."""
         latents, mean, log_variance = self.encode(observations, noise)
         distortion = self.distortion(observations, latents)
-        # ln N(z; mean, std) in terms of the noise; the constants of both densities cancel.
-        ratio = 0.5 * (noise.square() + log_variance - latents.square()).sum(1)
+        ratio = standard_log_ratio(latents, log_variance, noise)
         rate = standard_rate(mean, log_variance)
         return Terms(rate, distortion, ratio - distortion, torch.zeros_like(distortion))
 

@@ -37,6 +37,14 @@ def gaussian_rate(
     return 0.5 * (distance + difference.exp() - 1 - difference)
 
 
+def standard_log_ratio(latents: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
+    """ln N(latents; 0, 1) - ln N(latents; mean, exp(log_variance)) of a draw: [N, L] -> [N] nats.
+
+    In terms of the noise that drew the latents; the constants of both densities cancel.
+    """
+    return 0.5 * (noise.square() + log_variance - latents.square()).sum(1)
+
+
 def log_density(latents: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     """ln N(latents; mean, exp(log_variance)) of each latent, elementwise."""
     distance = (latents - mean).square() * torch.exp(-log_variance)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from training.classifier import Classifier, fit_classifier
 from training.errors import require
-from training.likelihoods import GaussianStd, Likelihood, build_likelihood
-from training.model import Layout, Terms
+from training.likelihoods import GaussianStd
+from training.model import Layout
 from training.models.checks import check_sizes
 from training.models.conv import ConvConfig
 from training.models.vae import Vae
@@ -56,19 +56,18 @@ class PerceptualConfig:
             "silu",
             self.gaussian_std,
         ).build(layout)
-        likelihood = build_likelihood("gaussian", self.gaussian_std, layout)
-        return PerceptualVae(plain, likelihood, layout, self.weight)
+        return PerceptualVae(plain, layout, self.weight)
 
 
 class PerceptualVae(Vae):
     """See the module. `prepare` fits the classifier, whose weights then go with the model's."""
 
-    def __init__(self, plain: Vae, likelihood: Likelihood, layout: Layout, weight: float) -> None:
+    def __init__(self, plain: Vae, layout: Layout, weight: float) -> None:
         super().__init__(
             "perceptual",
             plain.encoder,
             plain.decoder,
-            likelihood,
+            plain.likelihood,
             layout,
             plain.latent_shape[0],
         )
@@ -82,15 +81,9 @@ class PerceptualVae(Vae):
         classifier, _ = fit_classifier(dataset, seed)
         self.classifier.load_state_dict(classifier.state_dict())
 
-    def elbo_terms(self, observations: Tensor, noise: Tensor, label: Tensor | None = None) -> Terms:
-        """As of a VAE; auxiliary [N] is the weighted distance of features."""
-        latents, mean, log_variance = self.encode(observations, noise)
-        parameters = self.decoder(latents)
-        distortion = self.likelihood.distortion(parameters, observations)
-        ratio = 0.5 * (noise.square() + log_variance - latents.square()).sum(1)
-        distance = self._distance(self.likelihood.mean(parameters), observations)
-        rate = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
-        return Terms(rate, distortion, ratio - distortion, self.weight * distance)
+    def auxiliary(self, parameters: Tensor, observations: Tensor) -> Tensor:
+        """[N]: the weighted distance of features."""
+        return self.weight * self._distance(self.likelihood.mean(parameters), observations)
 
     def _distance(self, decoded: Tensor, observations: Tensor) -> Tensor:
         """[N]: between features of unit length at each position, averaged over positions."""

@@ -8,6 +8,7 @@ from training.model import Layout, Terms
 from training.models.gaussians import (
     gaussian_parameters,
     reparameterize,
+    standard_log_ratio,
     standard_rate,
 )
 from training.models.layers import output_layer
@@ -77,15 +78,18 @@ class Vae(nn.Module):
     def elbo_terms(self, observations: Tensor, noise: Tensor, label: Tensor | None = None) -> Terms:
         """rate [N, L], distortion, log_weight and auxiliary [N] for one draw."""
         latents, mean, log_variance = self.encode(observations, noise)
-        distortion = self.distortion(observations, latents)
-        # ln N(z; mean, std) in terms of the noise; the constants of both densities cancel.
-        ratio = 0.5 * (noise.square() + log_variance - latents.square()).sum(1)
+        parameters = self.decoder(latents)
+        distortion = self.likelihood.distortion(parameters, observations)
         return Terms(
             standard_rate(mean, log_variance),
             distortion,
-            ratio - distortion,
-            torch.zeros_like(distortion),
+            standard_log_ratio(latents, log_variance, noise) - distortion,
+            self.auxiliary(parameters, observations),
         )
+
+    def auxiliary(self, parameters: Tensor, observations: Tensor) -> Tensor:
+        """[N]: what the loss adds to the bound for the likelihood's parameters; here nothing."""
+        return torch.zeros_like(observations.flatten(1)[:, 0], dtype=torch.float32)
 
     @torch.no_grad()
     def initialize_output(self, mean_observation: Tensor) -> None:
