@@ -13,35 +13,16 @@ import grpc
 import pytest
 
 from scripts.launch import ServiceProcess
+from tests.service.transport.certificates import issue, make_authority
 from vae_client import VaeClient, VaeError
 
 StartService = Callable[..., AbstractContextManager[ServiceProcess]]
 
 
-def openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
-
-
-def issue(folder: Path, name: str) -> None:
-    """NAME.key and NAME.crt, which the folder's authority has signed, for 127.0.0.1."""
-    if not (folder / "ca.crt").exists():
-        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-                "-nodes", "-days", "2", "-subj", "/CN=test", "-keyout", str(folder / "ca.key"),
-                "-out", str(folder / "ca.crt"))  # fmt: skip
-    key, request, signed = (folder / f"{name}.{kind}" for kind in ("key", "csr", "crt"))
-    openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-            "-subj", f"/CN={name}", "-keyout", str(key), "-out", str(request))  # fmt: skip
-    names = folder / "names"
-    names.write_text("subjectAltName=IP:127.0.0.1")
-    openssl("x509", "-req", "-in", str(request), "-CA", str(folder / "ca.crt"), "-CAkey",
-            str(folder / "ca.key"), "-CAcreateserial", "-days", "2", "-extfile", str(names),
-            "-out", str(signed))  # fmt: skip
-    key.chmod(0o600)
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificates")
+    make_authority(folder)
     for name in ("server", "other", "client"):
         issue(folder, name)
     return folder
