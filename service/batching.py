@@ -104,7 +104,9 @@ class Entry:
     """One request in the queue, and its completion.
 
     `on_done` is called exactly once, on any thread, when `outputs` or `error` is set; after
-    cancel() it may not be called at all. It must not raise.
+    cancel() it may not be called at all. It must not raise. Then `queue_delay` is the seconds from
+    admission to its first batch, `seconds` what its batches ran, and `batch_items` the items,
+    without padding, of the largest of them.
     """
 
     inputs: Arrays
@@ -115,6 +117,9 @@ class Entry:
     outputs: Arrays | None = None
     error: ServiceError | None = None
     cancelled: bool = False
+    queue_delay: float = 0.0
+    seconds: float = 0.0
+    batch_items: int = 0
     taken: int = 0
     answered: int = 0
     parts: list[tuple[int, Arrays]] = field(default_factory=list)
@@ -308,7 +313,8 @@ class Batcher:
                 expired.append(entry)
             else:
                 if not entry.taken:
-                    self._observer.entry_started(now - entry.admitted)
+                    entry.queue_delay = now - entry.admitted
+                    self._observer.entry_started(entry.queue_delay)
                 count = min(left, room)
                 parts.append(_Part(entry, entry.taken, entry.taken + count))
                 entry.taken += count
@@ -348,7 +354,12 @@ class Batcher:
         # A moving average over about ten batches, which starts at the first one.
         self._seconds_per_batch += (seconds - self._seconds_per_batch) * self._weight
         self._weight = 0.1
-        requests = sum(part.stop == part.entry.items for part in parts)
+        requests = 0
+        for part in parts:
+            entry = part.entry
+            entry.seconds += seconds
+            entry.batch_items = max(entry.batch_items, items)
+            requests += part.stop == entry.items
         self._observer.batch_done(items, bucket - items, requests, seconds)
         return outputs
 

@@ -36,6 +36,10 @@ class LatentSpaceMismatch(ServiceError):
     """The latents come from another latent space than the model's."""
 
 
+class NotOffered(ServiceError):
+    """The model version cannot answer this kind of request, whatever it says."""
+
+
 class QueueFull(ServiceError):
     """The queue has no room for the items. drain_seconds: expected time until it is empty."""
 

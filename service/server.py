@@ -9,16 +9,19 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from service.batching import Arrays, Batcher, BatchingOptions
+from service.catalogue import Catalogue, Limits
 from service.health import HEALTH_SERVICE, Health
 from service.inference_v2 import INFERENCE_SERVICE, InferenceV2
+from service.latent_servicer import LatentServicer
 from service.lifeline import hold
 from service.logs import Logger
 from service.metrics import Metrics, serve_metrics
 from service.model import Model, Models
 from service.model_servicer import MODEL_SERVICE, ModelServicer
+from service.observations import Observing
 from service.reflection import reflection_methods
 from service.repository import Graph, ModelVersion, read_repository
-from service.servicer import VAE_SERVICE, Limits, Servicer
+from service.servicer import VAE_SERVICE, Servicer
 from service.session import Session, SessionOptions, choose_provider, cpu_quota
 from service.settings import Settings, tls_files
 from service.transport import Transport, TransportOptions
@@ -105,14 +108,19 @@ async def serve(settings: Settings, log: Logger) -> None:
     services = (VAE_SERVICE, MODEL_SERVICE, INFERENCE_SERVICE)
     health = Health(services)
     limits = Limits(max_request_items=settings.max_request_items)
+    catalogue, observing = Catalogue(limits), Observing()
     batching = BatchingOptions(
         max_queue_delay=settings.max_queue_delay_ms / 1000,
         max_queue_items=settings.max_queue_items,
     )
+    models_service = ModelServicer(limits)
+    inference = InferenceV2(limits, batching, metrics.observer, lambda: health.ready)
+    publishers = (catalogue, models_service, inference)
     protocols = (
-        Servicer(limits),
-        ModelServicer(limits),
-        InferenceV2(limits, batching, metrics.observer, lambda: health.ready),
+        Servicer(catalogue, observing),
+        LatentServicer(catalogue, observing),
+        models_service,
+        inference,
     )
     transport = await make_transport(
         settings.transport,
@@ -147,8 +155,8 @@ async def serve(settings: Settings, log: Logger) -> None:
             model = await _load(version, options, batching, metrics, transport, log)
             models.append(model)  # one by one, so that a failure stops those before
         published = Models(models)
-        for protocol in protocols:
-            protocol.publish(published)
+        for publisher in publishers:
+            publisher.publish(published)
         if settings.reuse_port:  # not before: the port's other processes take the calls
             await listen()
         _spare_collector()

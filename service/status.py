@@ -17,6 +17,7 @@ _TABLE: Final[dict[type[errors.ServiceError], tuple[grpc.StatusCode, str]]] = {
     errors.HealthUnknown: (grpc.StatusCode.NOT_FOUND, "SERVICE_NOT_FOUND"),
     errors.ModelNotReady: (grpc.StatusCode.UNAVAILABLE, "MODEL_NOT_READY"),
     errors.LatentSpaceMismatch: (grpc.StatusCode.FAILED_PRECONDITION, "LATENT_SPACE_MISMATCH"),
+    errors.NotOffered: (grpc.StatusCode.FAILED_PRECONDITION, "NOT_OFFERED"),
     # Not UNAVAILABLE: clients retry that by themselves and would turn overload into a storm.
     errors.QueueFull: (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     errors.Cancelled: (grpc.StatusCode.CANCELLED, "CANCELLED"),

@@ -13,7 +13,7 @@ from service.completion import run
 from service.errors import InvalidRequest, ModelNotFound, ModelNotReady
 from service.inference_v2 import InferenceV2
 from service.model import Models
-from service.servicer import Limits
+from service.catalogue import Limits
 from service.statistics import GraphStatistics
 from service.status import status_of
 from service.transport import Call

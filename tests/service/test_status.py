@@ -22,6 +22,7 @@ TABLE = [
     (errors.HealthUnknown("no such service"), Code.NOT_FOUND, "SERVICE_NOT_FOUND"),
     (errors.Cancelled("the caller is gone"), Code.CANCELLED, "CANCELLED"),
     (errors.ModelNotReady("loading"), Code.UNAVAILABLE, "MODEL_NOT_READY"),
+    (errors.NotOffered("no scorer"), Code.FAILED_PRECONDITION, "NOT_OFFERED"),
     (errors.QueueFull(2.5), Code.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     (errors.Draining("draining"), Code.UNAVAILABLE, "DRAINING"),
     (errors.ExpiredInQueue("expired"), Code.DEADLINE_EXCEEDED, "EXPIRED_IN_QUEUE"),

@@ -118,6 +118,7 @@ class Manifest(_message.Message):
     GRAPHS_FIELD_NUMBER: _builtins.int
     TRAINING_METRICS_FIELD_NUMBER: _builtins.int
     TOOL_VERSIONS_FIELD_NUMBER: _builtins.int
+    ELBO_PERCENTILES_FIELD_NUMBER: _builtins.int
     format_version: _builtins.int
     """Version of this format; 1. A reader refuses a number that it does not know."""
     name: _builtins.str
@@ -176,6 +177,10 @@ class Manifest(_message.Message):
     def tool_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Versions of the packages that made this version, by package name."""
 
+    @_builtins.property
+    def elbo_percentiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The 0th to 100th percentiles of the ELBO of the training data, ascending, in nats; empty without a scorer."""
+
     def __init__(
         self,
         *,
@@ -198,10 +203,11 @@ class Manifest(_message.Message):
         graphs: _abc.Iterable[Global___Graph] | None = ...,
         training_metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         tool_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        elbo_percentiles: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "latents", b"latents", "observations", b"observations", "value_range", b"value_range"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_buckets", b"batch_buckets", "checkpoint_sha256", b"checkpoint_sha256", "create_time", b"create_time", "family", b"family", "format_version", b"format_version", "graphs", b"graphs", "labels", b"labels", "latent_groups", b"latent_groups", "latent_space", b"latent_space", "latents", b"latents", "likelihood", b"likelihood", "name", b"name", "observations", b"observations", "preset", b"preset", "prior", b"prior", "tool_versions", b"tool_versions", "training_metrics", b"training_metrics", "value_range", b"value_range", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_buckets", b"batch_buckets", "checkpoint_sha256", b"checkpoint_sha256", "create_time", b"create_time", "elbo_percentiles", b"elbo_percentiles", "family", b"family", "format_version", b"format_version", "graphs", b"graphs", "labels", b"labels", "latent_groups", b"latent_groups", "latent_space", b"latent_space", "latents", b"latents", "likelihood", b"likelihood", "name", b"name", "observations", b"observations", "preset", b"preset", "prior", b"prior", "tool_versions", b"tool_versions", "training_metrics", b"training_metrics", "value_range", b"value_range", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,67 @@
+"""What is served at the moment, with what a request needs to know of each model."""
+
+import math
+from dataclasses import dataclass
+
+from vae.v1 import vae_service_pb2 as vae_pb
+
+from service.errors import InvalidRequest, ModelNotReady
+from service.model import Model, Models
+
+
+@dataclass(frozen=True)
+class Limits:
+    """max_request_items: most items in one request. max_response_bytes: of a response's tensors."""
+
+    max_request_items: int = 4096
+    max_response_bytes: int = 48 * 2**20
+
+    def max_items(self, model: Model) -> int:
+        """Most items in one request: a Sample of 20 bytes must not be able to ask for gigabytes."""
+        observation, latent = math.prod(model.observation_shape), math.prod(model.latent_shape)
+        item = 4 * max(observation + latent, 3 * latent)  # Sample with latents; Encode with latents
+        return max(1, min(self.max_request_items, self.max_response_bytes // item))
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model and its limit. execution: what every vae.v1.Execution of it says, serialized."""
+
+    model: Model
+    max_items: int
+    execution: bytes
+
+    def check_count(self, count: int, field: str) -> None:
+        """Raises InvalidRequest of field unless so many items can be had in one answer."""
+        if not 1 <= count <= self.max_items:
+            raise InvalidRequest(field, f"expected 1 to {self.max_items} items, not {count}")
+
+
+class Catalogue:
+    """The models by name, for all services. Empty until the first are published."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._models: Models | None = None
+        self._served: dict[Model, Served] = {}
+
+    def publish(self, models: Models) -> None:
+        """Serves these models from now on; every RPC before is refused with ModelNotReady."""
+        self._served = {
+            model: Served(model, self._limits.max_items(model), _execution(model))
+            for model in models.all
+        }
+        self._models = models
+
+    def get(self, name: str) -> Served:
+        """What `name` stands for. Raises the errors of `Models.get`, and ModelNotReady."""
+        if self._models is None:
+            raise ModelNotReady("the models are still loading")
+        return self._served[self._models.get(name)]
+
+
+def _execution(model: Model) -> bytes:
+    constant = vae_pb.Execution(
+        provider=model.provider, reproducibility=vae_pb.REPRODUCIBILITY_SAME_NOISE
+    )
+    return constant.SerializeToString()
