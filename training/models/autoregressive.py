@@ -62,7 +62,7 @@ class AutoregressiveVae(nn.Module):
 
     The likelihood is exact, as a pixel's factor knows the true pixels before it. `decode` has no
     such pixels, and their mean given the latents alone no one can compute; it approximates it in
-    a few passes, see there. `draw` gives true draws, in a pass for each pixel.
+    a few passes, see there. `draw` gives true draws, pixel by pixel.
     """
 
     family = "autoregressive"

@@ -49,13 +49,11 @@ class GatedPixelCnn(nn.Module):
     def forward(self, inputs: Tensor, condition: Tensor | None = None) -> Tensor:
         """Logits [N, categories, H, W]; those of a position know nothing of it and what follows.
 
-        The condition is [N, condition_size], or a map [N, condition_size, H, W] of it. Fewer rows
-        than `height` give the logits of these rows.
+        The condition is [N, condition_size], or a map [N, condition_size, H, W] of it.
         """
         if self.embedding is not None:
-            inputs = self.embedding(inputs).permute(0, 3, 1, 2)
-        if condition is not None and condition.dim() == 2:
-            condition = condition[:, :, None, None]
+            inputs = self._as_inputs(inputs)
+        condition = _as_map(condition)
         above, left = self.first(inputs, inputs, condition)
         for layer in self.layers:
             above, left = layer(above, left, condition)
@@ -68,26 +66,67 @@ class GatedPixelCnn(nn.Module):
         With Gumbel noise [N, H, W, categories], see `gumbel`, that is a draw. For the one logit of
         a binary position the code is whether logit + noise is positive: logistic noise, see
         `logistic`, gives a draw, and 0 the likelier value.
+
+        Each layer's features are kept, so that a position costs one column of every layer.
         """
+        condition = _as_map(condition)
+        layers = [self.first, *self.layers]
+        # What each layer has to read, its padding first: the rows above, and this one's columns.
+        above = [_padding(layer, noise, self.width) for layer in layers]
         rows: list[Tensor] = []
-        blank = torch.zeros_like(noise[:, 0, :1, 0], dtype=torch.int64)
         for row in range(self.height):
-            done: list[Tensor] = []
-            above = None if condition is None else _first_rows(condition, row + 1)
+            links = self._next_row(above, _row_of(condition, row))
+            left = [_padding(layer, noise, 1) for layer in layers]
+            line: list[Tensor] = []
             for column in range(self.width):
-                line = torch.cat([*done, *[blank] * (self.width - column)], 1)
-                codes = torch.stack([*rows, line], 1)
-                logits = self(self._as_inputs(codes), above)[:, :, row, column]
-                done.append(self._choose(logits + noise[:, row, column])[:, None])
-            rows.append(torch.cat(done, 1))
+                features = self._next_column(left, [link[column] for link in links])
+                scores = self.output(features)[:, :, 0, 0] + noise[:, row, column]
+                codes = self._choose(scores)[:, None]
+                line.append(codes)
+                left[0].append(self._as_inputs(codes[:, None]))
+            rows.append(torch.cat(line, 1))
+            above[0].append(torch.cat(left[0][-self.width :], 3))
         return torch.stack(rows, 1)
+
+    def _next_row(
+        self, above: list[list[Tensor]], condition: Tensor | None
+    ) -> list[tuple[Tensor, ...]]:
+        """For each layer, by column, what its horizontal stack reads of the rows above.
+
+        Every layer but the first is given its input in this row, at the end of `above`.
+        """
+        links: list[tuple[Tensor, ...]] = []
+        for index, layer in enumerate([self.first, *self.layers]):
+            window = torch.cat(above[index][-layer.reach - 1 :], 2)
+            padded = F.pad(window, (layer.reach, layer.reach))
+            features, link = layer.read_above(padded, condition)
+            links.append(link.split(1, 3))
+            if index < len(self.layers):
+                above[index + 1].append(features + above[index][-1] if index else features)
+        return links
+
+    def _next_column(self, left: list[list[Tensor]], links: list[Tensor]) -> Tensor:
+        """The last layer's features [N, channels, 1, 1] of the next position in a row.
+
+        Every layer but the first is given its input in this position, at the end of `left`.
+        """
+        features = left[0][-1]
+        for index, layer in enumerate([self.first, *self.layers]):
+            if index:
+                left[index].append(features)
+            window = torch.cat(left[index][-layer.reach - 1 :], 3)
+            read = layer.read_left(window, links[index])
+            features = features + read if index else read
+        return features
 
     def _choose(self, scores: Tensor) -> Tensor:
         return (scores[:, 0] > 0).long() if self.categories == 1 else scores.argmax(1)
 
     def _as_inputs(self, codes: Tensor) -> Tensor:
+        """Codes [N, H, W] as the first layer's input, [N, channels or 1, H, W]."""
         if self.embedding is not None:
-            return codes
+            embedded: Tensor = self.embedding(codes).permute(0, 3, 1, 2)
+            return embedded
         return codes[:, None].float() / max(1, self.categories - 1)
 
 
@@ -102,12 +141,10 @@ class _GatedLayer(nn.Module):
         self, inputs: int, channels: int, kernel: int, condition_size: int, shift: int = 0
     ) -> None:
         super().__init__()
-        half = kernel // 2
+        self.reach = kernel // 2
         self.shift = shift
-        self.above_padding = (half, half, half + shift, 0)
-        self.left_padding = (half + shift, 0, 0, 0)
-        self.vertical = nn.Conv2d(inputs, 2 * channels, (half + 1, kernel))
-        self.horizontal = nn.Conv2d(inputs, 2 * channels, (1, half + 1))
+        self.vertical = nn.Conv2d(inputs, 2 * channels, (self.reach + 1, kernel))
+        self.horizontal = nn.Conv2d(inputs, 2 * channels, (1, self.reach + 1))
         self.link = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.mix = nn.Conv2d(channels, channels, 1)
         self.condition = (
@@ -118,15 +155,27 @@ class _GatedLayer(nn.Module):
         self, above: Tensor, left: Tensor, condition: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Both stacks' features [N, channels, H, W]."""
-        vertical = self.vertical(F.pad(_but_last_rows(above, self.shift), self.above_padding))
-        shifted = left[:, :, :, : left.shape[3] - self.shift]
-        horizontal = self.horizontal(F.pad(shifted, self.left_padding)) + self.link(vertical)
+        before = self.reach + self.shift
+        rows = F.pad(_but_last_rows(above, self.shift), (self.reach, self.reach, before, 0))
+        new_above, link = self.read_above(rows, condition)
+        columns = F.pad(left[:, :, :, : left.shape[3] - self.shift], (before, 0, 0, 0))
+        new_left = self.read_left(columns, link)
+        return (new_above, new_left) if self.shift else (above + new_above, left + new_left)
+
+    def read_above(self, rows: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What padded rows add to the vertical stack, and what the horizontal one reads of it."""
+        vertical = self.vertical(rows)
+        link = self.link(vertical)
         if self.condition is not None:
             assert condition is not None, "this PixelCNN needs its condition"
             for_vertical, for_horizontal = self.condition(condition).chunk(2, dim=1)
-            vertical, horizontal = vertical + for_vertical, horizontal + for_horizontal
-        new_above, new_left = _gate(vertical), self.mix(_gate(horizontal))
-        return (new_above, new_left) if self.shift else (above + new_above, left + new_left)
+            vertical, link = vertical + for_vertical, link + for_horizontal
+        return _gate(vertical), link
+
+    def read_left(self, columns: Tensor, link: Tensor) -> Tensor:
+        """What padded columns add to the horizontal stack."""
+        added: Tensor = self.mix(_gate(self.horizontal(columns) + link))
+        return added
 
 
 def gumbel(noise: Tensor) -> Tensor:
@@ -156,5 +205,21 @@ def _but_last_rows(features: Tensor, count: int) -> Tensor:
     return features[:, :, : features.shape[2] - count]
 
 
-def _first_rows(condition: Tensor, count: int) -> Tensor:
-    return condition if condition.dim() == 2 else condition[:, :, :count]
+def _padding(layer: nn.Module, like: Tensor, width: int) -> list[Tensor]:
+    """Rows of zeros before the first one that `layer` is given."""
+    assert isinstance(layer, _GatedLayer)
+    zeros = like.new_zeros(1, layer.vertical.in_channels, 1, width)
+    return [zeros.expand(like.shape[0], -1, -1, -1)] * (layer.reach + layer.shift)
+
+
+def _as_map(condition: Tensor | None) -> Tensor | None:
+    if condition is None or condition.dim() == 4:
+        return condition
+    return condition[:, :, None, None]
+
+
+def _row_of(condition: Tensor | None, row: int) -> Tensor | None:
+    """One row of a map; all there is of a map of one position."""
+    if condition is None or condition.shape[2] == 1:
+        return condition
+    return condition[:, :, row : row + 1]

@@ -72,6 +72,37 @@ def test_a_binary_sample_is_the_sign_of_its_own_logit_and_noise(
     assert torch.equal(codes, ((logits[:, 0] + noise[..., 0]) > 0).long())
 
 
+@pytest.mark.parametrize("kernel", [1, 3, 7])
+@pytest.mark.parametrize("layers", [0, 2])
+@pytest.mark.parametrize("condition_shape", [None, (2,), (2, HEIGHT, WIDTH)])
+@pytest.mark.parametrize(("categories", "embedding"), [(3, True), (3, False), (1, False)])
+def test_a_sample_is_the_one_that_whole_passes_draw_position_by_position(
+    kernel: int,
+    layers: int,
+    condition_shape: tuple[int, ...] | None,
+    categories: int,
+    embedding: bool,
+    generator: torch.Generator,
+) -> None:
+    torch.manual_seed(0)
+    size = condition_shape[0] if condition_shape else 0
+    pixelcnn = GatedPixelCnn(
+        categories, embedding, HEIGHT, WIDTH, 4, layers, condition_size=size, kernel=kernel
+    )
+    noise = torch.randn(3, HEIGHT, WIDTH, categories, generator=generator)
+    condition = None
+    if condition_shape:
+        condition = torch.randn(3, *condition_shape, generator=generator)
+    wanted = torch.zeros(3, HEIGHT, WIDTH, dtype=torch.int64)
+    for row in range(HEIGHT):
+        for column in range(WIDTH):
+            inputs = wanted if embedding else wanted[:, None].float() / max(1, categories - 1)
+            scores = pixelcnn(inputs, condition)[:, :, row, column] + noise[:, row, column]
+            is_binary = categories == 1
+            wanted[:, row, column] = (scores[:, 0] > 0) if is_binary else scores.argmax(1)
+    assert torch.equal(pixelcnn.sample(noise, condition), wanted)
+
+
 def test_noise_has_the_moments_of_its_distribution(generator: torch.Generator) -> None:
     noise = torch.randn(200_000, generator=generator)
     assert gumbel(noise).mean().item() == pytest.approx(0.5772, abs=0.02)
