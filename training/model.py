@@ -99,6 +99,13 @@ class Prepared(Protocol):
 
 
 @runtime_checkable
+class DrawsMore(Protocol):
+    """A model that a fit gives more noise than its latents take, such as for what it hides."""
+
+    training_noise_shape: tuple[int, ...]  # instead of noise_shape, for `elbo_terms`
+
+
+@runtime_checkable
 class StartsAtMean(Protocol):
     """A model whose decoder can start at the mean of the data."""
 
