@@ -140,7 +140,7 @@ def _trace(
     module.eval()
     batch = _example_batch(inputs)
     try:
-        with _quiet_exporter():
+        with torch.no_grad(), _quiet_exporter():
             program = torch.onnx.export(
                 module,
                 tuple(value.example(batch) for value in inputs),
