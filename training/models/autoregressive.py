@@ -76,6 +76,8 @@ class AutoregressiveVae(nn.Module):
     family = "autoregressive"
     likelihood_name = Bernoulli.name
     label_count: None = None
+    standard_prior = True
+    bounds_likelihood = True
 
     def __init__(self, config: AutoregressiveConfig, layout: Layout) -> None:
         super().__init__()

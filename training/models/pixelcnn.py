@@ -98,7 +98,7 @@ class GatedPixelCnn(nn.Module):
             windows.append(torch.cat([above[index], features], 2) if index else above[0])
             padded = F.pad(windows[-1], (layer.reach, layer.reach))
             read, link = layer.read_above(padded, condition)
-            links.append(link.split(1, 3))
+            links.append(torch.split(link, 1, 3))
             features = features + read if index else read
         left = [[_padding(layer, noise, 1, layer.reach + layer.shift)] for layer in self._all()]
         line: list[Tensor] = []
