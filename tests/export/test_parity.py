@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch import nn
 
 from export.errors import ExportError
 from export.graphs import Graph
-from export.parity import BATCH_SIZES, default_tolerances, measure
+from export.parity import BATCH_SIZES, Parity, default_tolerances, measure, measure_elbo
 from training.checkpoint import Run
 
 Array = NDArray[np.float32]
@@ -48,7 +49,7 @@ class Cut(nn.Module):
 def test_traced_graphs_agree_with_torch(traced: list[Graph], observations: Array) -> None:
     parity = measure(traced, observations)
 
-    assert list(parity) == ["encoder", "decoder", "encoder_uint8"]
+    assert list(parity) == ["encoder", "decoder", "encoder_uint8", "scorer", "scorer_uint8"]
     assert list(parity["encoder"].errors) == ["latents", "mean", "log_variance"]
     assert parity["encoder"].max_absolute_error < 1e-4 == parity["encoder"].tolerance
     assert parity["decoder"].max_absolute_error < 1e-5
@@ -122,3 +123,70 @@ def test_the_result_is_the_same_every_time(
     graphs: dict[str, tuple[Graph, ...]], observations: Array
 ) -> None:
     assert measure(graphs["mlp"], observations) == measure(graphs["mlp"], observations)
+
+
+class Elsewhere(nn.Module):
+    """Another module's codes, one further in this share of the items."""
+
+    def __init__(self, module: nn.Module, share: float) -> None:
+        super().__init__()
+        self.module, self.share = module, share
+
+    def forward(self, noise: torch.Tensor) -> torch.Tensor:
+        codes: torch.Tensor = self.module(noise).clone()
+        codes[: math.ceil(self.share * len(codes))] += 1
+        return codes
+
+
+def measured(
+    graphs: dict[str, tuple[Graph, ...]], observations: Array, share: float
+) -> dict[str, Parity]:
+    """Of the prior of codes, with another torch beside it."""
+    prior = next(graph for graph in graphs["vq"] if graph.kind == "prior")
+    return measure([replace(prior, module=Elsewhere(prior.module, share))], observations)
+
+
+def test_codes_that_differ_more_often_than_ties_are_refused(
+    graphs: dict[str, tuple[Graph, ...]], observations: Array
+) -> None:
+    with pytest.raises(ExportError, match=r"prior output codes differs by 1 \(tolerance 0\.02\)"):
+        measured(graphs, observations, share=0.1)
+
+
+def test_the_share_of_different_codes_is_measured(
+    graphs: dict[str, tuple[Graph, ...]], observations: Array
+) -> None:
+    parity = measured(graphs, observations, share=0)["prior"]
+    assert (parity.different_codes, parity.different_codes_tolerance) == (0, 0.02)
+    assert (parity.max_absolute_error, parity.tolerance) == (0, 0)
+
+
+class Worse(nn.Module):
+    """Another scorer's answers, with this many nats more distortion."""
+
+    def __init__(self, module: nn.Module, nats: float) -> None:
+        super().__init__()
+        self.module, self.nats = module, nats
+
+    def forward(self, observations: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        rate, distortion, log_weight = self.module(observations, noise)
+        return rate, distortion + self.nats, log_weight
+
+
+def test_the_elbo_is_that_of_torch(
+    graphs: dict[str, tuple[Graph, ...]], observations: Array
+) -> None:
+    scorer = next(graph for graph in graphs["conv"] if graph.kind == "scorer")
+    elbo = measure_elbo(scorer, observations)
+    assert elbo.items == len(observations) == 30
+    assert elbo.onnxruntime == pytest.approx(elbo.torch, abs=1e-3)
+    assert elbo.onnxruntime < 0
+
+
+@pytest.mark.parametrize("nats", [0.02, -0.02, float("nan")])
+def test_another_elbo_is_refused(
+    graphs: dict[str, tuple[Graph, ...]], observations: Array, nats: float
+) -> None:
+    scorer = next(graph for graph in graphs["conv"] if graph.kind == "scorer")
+    with pytest.raises(ExportError, match=r"the ELBO of 30 test items is .* \(tolerance 0\.01\)"):
+        measure_elbo(replace(scorer, module=Worse(scorer.module, nats)), observations)
