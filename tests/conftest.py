@@ -57,7 +57,7 @@ def bucket(object_store: "ObjectStore", monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(scope="session")
 def families(tmp_path_factory: pytest.TempPathFactory) -> "Families":
-    """A tiny model of each family: its run, and its version in one repository. Read them."""
-    from tests.families import export_families  # brings torch, see above
+    """A tiny model of each family, its run and its version. Read them."""
+    from tests.families import Families  # brings torch, see above
 
-    return export_families(tmp_path_factory.mktemp("families"))
+    return Families(tmp_path_factory.mktemp("families"))

@@ -4,7 +4,6 @@ A family that is hooked into `training.models.ModelConfig` has to be here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -47,21 +46,26 @@ MODELS: Mapping[str, ModelConfig] = {
 _DATA = {"numbers": "linear-gaussian"}  # digits else
 
 
-@dataclass(frozen=True)
 class Families:
-    """The runs and what was published of them, by name, in one repository."""
+    """Each of `MODELS`, published in one repository when somebody asks for it, and then kept."""
 
-    repository: Path
-    runs: Mapping[str, Run]
-    versions: Mapping[str, Version]
+    def __init__(self, folder: Path) -> None:
+        self.repository = folder / "models"
+        self._folder = folder
+        self._runs: dict[str, Run] = {}
+        self._versions: dict[str, Version] = {}
 
+    def run(self, name: str) -> Run:
+        """The run, of 30 test items."""
+        if name not in self._runs:
+            self._runs[name] = load_run(make_run(self._folder / "runs" / name))
+        return self._runs[name]
 
-def export_families(folder: Path) -> Families:
-    """Makes, exports and publishes each of `MODELS`, on 30 test items."""
-    runs = {name: load_run(make_run(folder / "runs" / name)) for name in MODELS}
-    repository = folder / "models"
-    versions = {name: export_run(run, repository, name) for name, run in runs.items()}
-    return Families(repository, runs, versions)
+    def version(self, name: str) -> Version:
+        """What was published of it."""
+        if name not in self._versions:
+            self._versions[name] = export_run(self.run(name), self.repository, name)
+        return self._versions[name]
 
 
 def make_run(path: Path) -> Path:

@@ -1,5 +1,5 @@
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from export.graphs import Graph
 
 
 @pytest.fixture
-def decoder(graphs: dict[str, tuple[Graph, ...]]) -> Graph:
+def decoder(graphs: Mapping[str, tuple[Graph, ...]]) -> Graph:
     return graphs["mlp"][1]
 
 

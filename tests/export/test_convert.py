@@ -1,6 +1,6 @@
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -25,7 +25,7 @@ def read_manifest(version: Path) -> manifest_pb2.Manifest:
 
 
 def test_every_family_becomes_a_version(families: Families, name: str) -> None:
-    version = families.versions[name]
+    version = families.version(name)
 
     assert version.path == families.repository / name / "1"
     manifest = read_manifest(version.path)
@@ -85,7 +85,7 @@ def test_a_second_export_is_version_2_with_the_same_latent_space_and_the_same_by
 
 
 def test_a_model_whose_answers_are_not_finite_is_not_published(
-    runs: dict[str, Run], tmp_path: Path
+    runs: Mapping[str, Run], tmp_path: Path
 ) -> None:
     run = load_run(runs["mlp"].path)
     with torch.no_grad():
@@ -103,7 +103,7 @@ class Blur(torch.nn.Module):
 
 
 def test_a_model_that_draws_its_own_noise_is_not_published(
-    runs: dict[str, Run], tmp_path: Path
+    runs: Mapping[str, Run], tmp_path: Path
 ) -> None:
     run = load_run(runs["mlp"].path)
     run.model.decoder = torch.nn.Sequential(Blur(), *run.model.decoder)
@@ -112,7 +112,9 @@ def test_a_model_that_draws_its_own_noise_is_not_published(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bad_name_is_refused_before_anything_else(runs: dict[str, Run], tmp_path: Path) -> None:
+def test_a_bad_name_is_refused_before_anything_else(
+    runs: Mapping[str, Run], tmp_path: Path
+) -> None:
     with pytest.raises(ExportError, match="cannot name a model"):
         export_run(replace(runs["mlp"], model=torch.nn.Identity()), tmp_path, "no/name")
     assert list(tmp_path.iterdir()) == []
@@ -135,7 +137,7 @@ def a_missing_data_set(run: Run) -> Run:
     ],
 )
 def test_without_the_data_set_of_the_run_nothing_is_published(
-    runs: dict[str, Run],
+    runs: Mapping[str, Run],
     tmp_path: Path,
     change: Callable[[Run], Run],
     error: type[Exception],

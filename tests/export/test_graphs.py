@@ -1,4 +1,5 @@
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,7 @@ def test_a_row_of_any_family_does_not_depend_on_its_batch(family: list[Graph]) -
 
 @pytest.mark.parametrize("served", ["vq", "ladder", "conditional"])
 def test_a_prior_graph_draws_what_the_model_draws(
-    served: str, graphs: dict[str, tuple[Graph, ...]], runs: dict[str, Run]
+    served: str, graphs: Mapping[str, tuple[Graph, ...]], runs: Mapping[str, Run]
 ) -> None:
     prior = next(graph for graph in graphs[served] if graph.kind == "prior")
     feeds = feeds_of(prior, 9)
@@ -201,7 +202,7 @@ def test_a_prior_graph_draws_what_the_model_draws(
 
 
 def test_the_prior_of_codes_holds_one_row_of_its_grid(
-    graphs: dict[str, tuple[Graph, ...]],
+    graphs: Mapping[str, tuple[Graph, ...]],
 ) -> None:
     prior = next(graph for graph in graphs["vq"] if graph.kind == "prior")
     assert [node.op_type for node in nodes_of(prior)].count("Scan") == 1
@@ -209,7 +210,7 @@ def test_the_prior_of_codes_holds_one_row_of_its_grid(
 
 
 def test_a_scorer_gives_the_bound_of_its_model(
-    graphs: dict[str, tuple[Graph, ...]], runs: dict[str, Run]
+    graphs: Mapping[str, tuple[Graph, ...]], runs: Mapping[str, Run]
 ) -> None:
     scorer = next(graph for graph in graphs["ladder"] if graph.kind == "scorer")
     feeds = feeds_of(scorer, 5)
@@ -223,7 +224,7 @@ def test_a_scorer_gives_the_bound_of_its_model(
     np.testing.assert_allclose(scores["log_weight"], terms.log_weight.numpy(), rtol=1e-4, atol=1e-3)
 
 
-def test_operator_set_and_file_format_can_be_chosen(runs: dict[str, Run]) -> None:
+def test_operator_set_and_file_format_can_be_chosen(runs: Mapping[str, Run]) -> None:
     graphs = trace_graphs(runs["numbers"].model, "any", "any", onnx_format=Format(18, 9))
     for graph in graphs:
         model = onnx.load_model_from_string(graph.content)
@@ -231,7 +232,7 @@ def test_operator_set_and_file_format_can_be_chosen(runs: dict[str, Run]) -> Non
         run_in_onnxruntime(graph, feeds_of(graph, 2))
 
 
-def test_a_file_says_which_model_it_is_of(graphs: dict[str, tuple[Graph, ...]]) -> None:
+def test_a_file_says_which_model_it_is_of(graphs: Mapping[str, tuple[Graph, ...]]) -> None:
     model = onnx.load_model_from_string(graphs["mlp"][0].content)
     metadata = {item.key: item.value for item in model.metadata_props}
     assert metadata == {"name": "mlp", "preset": "mlp-preset", "graph": "encoder"}

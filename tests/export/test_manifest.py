@@ -1,6 +1,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +17,7 @@ from tests.export.conftest import PLAIN
 from tests.families import Families
 from training.checkpoint import Run
 
-Graphs = dict[str, tuple[Graph, ...]]
+Graphs = Mapping[str, tuple[Graph, ...]]
 PARITY = {
     "encoder": Parity("encoder", {"latents": 1e-6, "mean": 3e-6}, default_tolerances()),
     "decoder": Parity(
@@ -34,14 +35,14 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def manifest(name: str, runs: dict[str, Run], graphs: Graphs) -> manifest_pb2.Manifest:
+def manifest(name: str, runs: Mapping[str, Run], graphs: Graphs) -> manifest_pb2.Manifest:
     """As a reader of the file sees it: unknown fields are an error."""
     content = manifest_json(build_manifest(runs[name], graphs[name], PARITY, "served", 12))
     return Parse(content, manifest_pb2.Manifest())
 
 
 def test_a_manifest_describes_the_model(
-    manifest: manifest_pb2.Manifest, name: str, runs: dict[str, Run]
+    manifest: manifest_pb2.Manifest, name: str, runs: Mapping[str, Run]
 ) -> None:
     model = runs[name].config.model
     assert manifest.format_version == 1
@@ -54,7 +55,7 @@ def test_a_manifest_describes_the_model(
 
 
 def test_a_manifest_describes_observations_and_latents(
-    manifest: manifest_pb2.Manifest, name: str, runs: dict[str, Run]
+    manifest: manifest_pb2.Manifest, name: str, runs: Mapping[str, Run]
 ) -> None:
     size = runs[name].config.model.latent_size
     float32 = tensor_pb2.DATA_TYPE_FLOAT32
@@ -92,7 +93,7 @@ def test_a_manifest_states_the_measured_parity(manifest: manifest_pb2.Manifest) 
 
 def published(families: Families, name: str) -> manifest_pb2.Manifest:
     return Parse(
-        (families.versions[name].path / "manifest.json").read_bytes(), manifest_pb2.Manifest()
+        (families.version(name).path / "manifest.json").read_bytes(), manifest_pb2.Manifest()
     )
 
 
@@ -153,20 +154,20 @@ def test_batch_buckets_ascend_from_one(manifest: manifest_pb2.Manifest) -> None:
 
 
 def test_a_manifest_holds_the_metrics_that_were_measured(
-    manifest: manifest_pb2.Manifest, name: str, runs: dict[str, Run]
+    manifest: manifest_pb2.Manifest, name: str, runs: Mapping[str, Run]
 ) -> None:
     metrics = dict(runs[name].metrics)
     assert dict(manifest.training_metrics) == metrics
 
 
-def test_a_metric_of_zero_is_a_measurement(runs: dict[str, Run], graphs: Graphs) -> None:
+def test_a_metric_of_zero_is_a_measurement(runs: Mapping[str, Run], graphs: Graphs) -> None:
     run = replace(runs["mlp"], metrics={"active_units": 0, "log_likelihood": None})
     manifest = build_manifest(run, graphs["mlp"], PARITY, "served", 1)
     assert dict(manifest.training_metrics) == {"active_units": 0}
 
 
 def test_a_manifest_knows_its_checkpoint_time_and_tools(
-    manifest: manifest_pb2.Manifest, name: str, runs: dict[str, Run]
+    manifest: manifest_pb2.Manifest, name: str, runs: Mapping[str, Run]
 ) -> None:
     weights = (runs[name].path / "weights.safetensors").read_bytes()
     assert manifest.checkpoint_sha256 == hashlib.sha256(weights).hexdigest()
@@ -176,7 +177,7 @@ def test_a_manifest_knows_its_checkpoint_time_and_tools(
 
 
 def test_the_same_weights_share_their_latent_space_and_others_do_not(
-    runs: dict[str, Run], graphs: Graphs
+    runs: Mapping[str, Run], graphs: Graphs
 ) -> None:
     first, again, other_weights, other_name = (
         build_manifest(runs[run], graphs[run], PARITY, served, version).latent_space
@@ -191,7 +192,7 @@ def test_the_same_weights_share_their_latent_space_and_others_do_not(
     assert len({first, other_weights, other_name}) == 3
 
 
-def test_the_file_is_canonical_proto_json(runs: dict[str, Run], graphs: Graphs) -> None:
+def test_the_file_is_canonical_proto_json(runs: Mapping[str, Run], graphs: Graphs) -> None:
     content = manifest_json(build_manifest(runs["mlp"], graphs["mlp"], PARITY, "served", 2**40))
     document = json.loads(content)
     assert content.endswith(b"}\n")

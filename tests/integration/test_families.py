@@ -17,6 +17,7 @@ from training.checkpoint import Run
 from training.model import Model
 from vae_client import VaeClient, VaeError
 
+pytestmark = pytest.mark.timeout(600)  # the first one may have to export all of them
 ITEMS = 5
 LABELS = (3, 1, 4, 1, 5)
 TYPES = {"FP32": "<f4", "INT64": "<i8", "UINT8": "u1"}
@@ -25,6 +26,8 @@ NO_PIXELS = "numbers"
 
 @pytest.fixture(scope="module")
 def target(families: Families) -> Iterator[str]:
+    for name in MODELS:
+        families.version(name)
     with running_service(families.repository) as process:
         yield process.target
 
@@ -49,7 +52,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def run(name: str, families: Families) -> Run:
-    return families.runs[name]
+    return families.run(name)
 
 
 @pytest.fixture
@@ -204,7 +207,7 @@ def test_levels_are_served_where_observations_are_pixels(
 def test_a_scorer_draws_its_own_noise_and_says_with_which_seed(
     stub: GRPCInferenceServiceStub, families: Families
 ) -> None:
-    observations = families.runs["mlp"].dataset().observations("test")[:ITEMS]
+    observations = families.run("mlp").dataset().observations("test")[:ITEMS]
     request = pb.ModelInferRequest(model_name="mlp.scorer")
     request.inputs.add(name="observations", datatype="FP32", shape=observations.shape)
     request.raw_input_contents.append(observations.tobytes())
