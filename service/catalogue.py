@@ -18,8 +18,12 @@ class Limits:
 
     def max_items(self, model: Model) -> int:
         """Most items in one request: a Sample of 20 bytes must not be able to ask for gigabytes."""
-        observation, latent = math.prod(model.observation_shape), math.prod(model.latent_shape)
-        item = 4 * max(observation + latent, 3 * latent)  # Sample with latents; Encode with latents
+        encoder, decoder = (model.version.graphs[kind] for kind in ("encoder", "decoder"))
+        item = max(
+            4 * math.prod(model.observation_shape) + decoder.input("latents").nbytes,  # Sample
+            sum(spec.nbytes for spec in encoder.outputs),  # Encode with latents
+            encoder.input("noise").nbytes,  # no response, but memory as well
+        )
         return max(1, min(self.max_request_items, self.max_response_bytes // item))
 
 

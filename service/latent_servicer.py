@@ -5,21 +5,20 @@ No logic of its own, as `service.servicer`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from vae.v1 import vae_service_pb2 as vae_pb
 
-from service import tensors
 from service.catalogue import Catalogue, Served
 from service.errors import InvalidRequest, NotOffered
 from service.execution import Execution
 from service.latents import interpolate, traverse
-from service.model import Float32, Model
+from service.model import Float32, Latents, Model
 from service.observations import Fields, Observing, check_encoding
 from service.sampling import new_seed
 from service.scoring import score
-from service.servicer import VAE_SERVICE, check_index
+from service.servicer import VAE_SERVICE, check_index, read_latents
 from service.transport import Call, Method
 from service.transport.spliced import Buffer, Spliced
 from service.wire import execution_field, number_of, tensor_field
@@ -154,7 +153,7 @@ class LatentServicer:
         labels: Sequence[int],
         execution: Execution,
     ) -> Float32:
-        """The latents [items, ...] that points stand for."""
+        """The latents [items, ...] that points of a model without codes stand for."""
         model = served.model
         if points.HasField("observations") or points.images:
             if points.HasField("latents"):
@@ -163,14 +162,12 @@ class LatentServicer:
             return await model.embed(seen, None, 0, labels, execution)
         if points.HasField("latent_space"):
             model.check_latent_space(points.latent_space)
-        return tensors.to_array(
-            points.latents, f"{path}latents", model.latent_shape, served.max_items
-        )
+        return cast("Float32", read_latents(points.latents, f"{path}latents", served))
 
     async def _decoded(
         self,
         served: Served,
-        latents: Float32,
+        latents: Latents,
         steps: int,
         request: _Decoding,
         execution: Execution,
@@ -196,7 +193,7 @@ class LatentServicer:
 
 
 def _check_continuous(model: Model) -> None:
-    if model.latent_dtype != np.float32:
+    if model.code_count:
         raise NotOffered(f"the latents of {model.resource} are codes: there is nothing in between")
 
 

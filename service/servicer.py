@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from vae.v1 import tensor_pb2
 from vae.v1 import vae_service_pb2 as vae_pb
 
 from service import tensors
 from service.catalogue import Catalogue, Served
 from service.errors import InvalidRequest
 from service.execution import Execution
-from service.model import Model
+from service.model import Latents, Model
 from service.observations import Fields, Observing, check_encoding
 from service.sampling import MAX_INDEX, new_seed
 from service.streams import answer_in_order
@@ -129,7 +130,7 @@ class Servicer:
         """Computes the means of the likelihood."""
         served = self._catalogue.get(request.model)
         model = served.model
-        latents = tensors.to_array(request.latents, "latents", model.latent_shape, served.max_items)
+        latents = read_latents(request.latents, "latents", served)
         uint8 = check_encoding(request.observation_encoding, model)
         space = request.latent_space if request.HasField("latent_space") else None
         execution = Execution(call.deadline)
@@ -189,3 +190,13 @@ def check_index(start_index: int, count: int) -> None:
     """Raises InvalidRequest if the items reach beyond a seed's sequence."""
     if start_index + count > MAX_INDEX:
         raise InvalidRequest("start_index", f"expected at most {MAX_INDEX - count}")
+
+
+def read_latents(tensor: tensor_pb2.Tensor, field: str, served: Served) -> Latents:
+    """The checked latents [items, ...] of a request: numbers, or codes of a model that has them."""
+    model = served.model
+    if not model.code_count:
+        return tensors.to_array(tensor, field, model.latent_shape, served.max_items)
+    codes = tensors.to_codes(tensor, field, model.latent_shape, served.max_items)
+    model.check_codes(codes, f"{field}.data")
+    return codes
