@@ -6,7 +6,7 @@ from pathlib import Path
 from export.checks import check_graph
 from export.graphs import Graph, trace_graphs
 from export.manifest import build_manifest, manifest_json
-from export.parity import Parity, measure, measure_elbo
+from export.parity import Parity, elbo_percentiles, measure, measure_elbo
 from export.publish import check_name, publish
 from training.checkpoint import Run
 
@@ -40,10 +40,21 @@ def export_run(run: Run, repository: Path, name: str, data_path: str | None = No
     parity = measure(graphs, observations, labels=labels)
     scorer = next((graph for graph in graphs if graph.kind == "scorer"), None)
     elbo = None if scorer is None else measure_elbo(scorer, observations, labels)
+    percentiles: list[float] = []
+    if scorer is not None:
+        trained_on = dataset.observations("train")
+        percentiles = elbo_percentiles(scorer, trained_on, dataset.train_labels)
 
     def manifest(version: int) -> bytes:
         described = build_manifest(
-            run, graphs, parity, name, version, label_names=dataset.label_names, elbo=elbo
+            run,
+            graphs,
+            parity,
+            name,
+            version,
+            label_names=dataset.label_names,
+            elbo=elbo,
+            elbo_percentiles=percentiles,
         )
         return manifest_json(described)
 

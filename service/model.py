@@ -114,9 +114,12 @@ class Model:
         count = len(observations)
         noise = await self._noise(seed, Stream.SCORE, start_index, count, draws)
         label = self._label(labels, count)
-        inputs: Arrays = {"observations": self._values(observations), **label}
-        inputs = {name: np.repeat(array, draws, axis=0) for name, array in inputs.items()}
-        return await self.run("scorer", {**inputs, "noise": noise}, execution)
+        graph, name = "scorer", "observations"
+        if observations.dtype == np.uint8:
+            graph, name = "scorer_uint8", LEVELS
+        given: Arrays = {name: observations, **label}
+        repeated = {key: np.repeat(array, draws, axis=0) for key, array in given.items()}
+        return await self.run(graph, {**repeated, "noise": noise}, execution)
 
     async def decode(
         self,
@@ -202,12 +205,6 @@ class Model:
     def _check_levels(self, graph: str, field: str) -> None:
         if graph not in self.batchers:
             raise InvalidRequest(field, f"expected float32: {self.resource} has no graph for uint8")
-
-    def _values(self, observations: Observations) -> Float32:
-        """Observations in the value range, if they are levels."""
-        if observations.dtype != np.uint8:
-            return cast("Float32", observations)
-        return self._minimum + observations * ((self._maximum - self._minimum) / np.float32(255))
 
     async def _noise(
         self, seed: int, stream: Stream, start_index: int, count: int, draws: int = 1
