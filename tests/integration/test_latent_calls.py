@@ -134,7 +134,7 @@ def test_score_gives_bounds_that_more_draws_tighten(calls: Any, levels: NDArray[
             scores.elbo, -(np.array(scores.rate) + np.array(scores.distortion)), rtol=1e-6
         )
         assert len(scores.percentile) == len(levels)
-    assert np.mean(many.importance_bound) > np.mean(many.elbo) + 0.5
+    assert np.mean(many.importance_bound) > np.mean(many.elbo)
     noise = np.random.default_rng(0).integers(0, 256, levels.shape, np.uint8)
     anomalies = calls.Score(pb.ScoreRequest(model=MODEL, observations=tensor(noise), draws=50))
     assert max(anomalies.elbo) < min(many.elbo)
