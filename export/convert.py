@@ -1,15 +1,21 @@
 """The way from a run to a published model version."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from vae.manifest.v1 import manifest_pb2
+
 from export.checks import check_graph
 from export.errors import ExportError
-from export.graphs import Graph, trace_graphs
+from export.graphs import trace_graphs
 from export.manifest import build_manifest, manifest_json
-from export.parity import Parity, measure
+from export.measurements import add_measurements
+from export.objects import publish_objects
+from export.parity import measure
 from export.publish import check_name, publish
+from export.storage import local_path, locate
 from training.checkpoint import Run
 from training.data import Dataset
 
@@ -19,18 +25,23 @@ _SERVED: Final = ("mlp", "conv", "autoencoder", "perceptual")
 
 @dataclass(frozen=True)
 class Version:
-    """A published version: its directory, its graphs and their parity by kind."""
+    """A version and where it was published; None for a dry run."""
 
-    path: Path
-    graphs: tuple[Graph, ...]
-    parity: dict[str, Parity]
+    address: str | None
+    manifest: manifest_pb2.Manifest
 
 
-def export_run(run: Run, repository: Path, name: str, data_path: str | None = None) -> Version:
-    """Publish `run` as the next version of model `name`.
+def export_run(
+    run: Run,
+    repository: str | Path,
+    name: str,
+    data_path: str | None = None,
+    dry_run: bool = False,
+) -> Version:
+    """Publish `run` as the next version of model `name`; in a dry run do all else.
 
-    The run's data set, on which agreement is measured, is read from `data_path` or from where it
-    lay when the run was fitted.
+    `repository` is a path, or a URL that fsspec knows. The run's data set, on which agreement is measured,
+    is read from `data_path` or from where it lay when the run was fitted.
 
     Nothing is written before the graphs have passed every check. Raises ExportError if the name,
     a graph, its agreement with torch or the repository is at fault, and TrainingError if the
@@ -44,12 +55,25 @@ def export_run(run: Run, repository: Path, name: str, data_path: str | None = No
     for graph in graphs:
         check_graph(graph)
     parity = measure(graphs, observations)
+    files = {graph.file: graph.content for graph in graphs}
+    description = build_manifest(run, graphs, parity, name, 0)
+    add_measurements(description, files)
 
     def manifest(version: int) -> bytes:
-        return manifest_json(build_manifest(run, graphs, parity, name, version))
+        description.version = version
+        return manifest_json(description)
 
-    files = {graph.file: graph.content for graph in graphs}
-    return Version(publish(repository, name, files, manifest), graphs, parity)
+    address = None if dry_run else _publish(str(repository), name, files, manifest)
+    return Version(address, description)
+
+
+def _publish(
+    repository: str, name: str, files: Mapping[str, bytes], manifest: Callable[[int], bytes]
+) -> str:
+    path = local_path(repository)
+    if path is not None:
+        return str(publish(path, name, files, manifest))
+    return publish_objects(locate(repository), name, files, manifest).address
 
 
 def _check_served(run: Run, dataset: Dataset) -> None:

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -121,7 +121,7 @@ def _lock(file: IO[bytes], operation: int) -> bool:
 def _rename(temporary: Path, folder: Path, manifest: Callable[[int], bytes]) -> Path:
     """Give the directory the next free version; a non-empty directory is never replaced."""
     while True:
-        version = _next_version(folder)
+        version = next_version(folder, [path.name for path in folder.iterdir()])
         write_durably(temporary / "manifest.json", manifest(version))
         sync_directory(temporary)
         target = folder / str(version)
@@ -138,9 +138,9 @@ def _rename(temporary: Path, folder: Path, manifest: Callable[[int], bytes]) -> 
             return target
 
 
-def _next_version(folder: Path) -> int:
-    taken = (int(path.name) for path in folder.iterdir() if _VERSION.fullmatch(path.name))
-    version = max(taken, default=0) + 1
+def next_version(folder: object, names: Iterable[str]) -> int:
+    """One more than the largest version among names. Raises ExportError if none is left."""
+    version = max((int(name) for name in names if _VERSION.fullmatch(name)), default=0) + 1
     if not _VERSION.fullmatch(str(version)):
         raise ExportError(f"{folder} has no version number left")
     return version
