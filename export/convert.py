@@ -15,7 +15,7 @@ from export.measurements import add_measurements
 from export.objects import publish_objects
 from export.parity import measure
 from export.publish import check_name, publish
-from export.storage import local_path, locate
+from export.storage import Location, local_path, locate
 from training.checkpoint import Run
 from training.data import Dataset
 
@@ -48,6 +48,7 @@ def export_run(
     data set cannot be read or is another one.
     """
     check_name(name)
+    destination = locate(str(repository))
     dataset = run.dataset(data_path)
     _check_served(run, dataset)
     observations = dataset.observations("test")
@@ -63,17 +64,20 @@ def export_run(
         description.version = version
         return manifest_json(description)
 
-    address = None if dry_run else _publish(str(repository), name, files, manifest)
+    address = None if dry_run else _publish(destination, name, files, manifest)
     return Version(address, description)
 
 
 def _publish(
-    repository: str, name: str, files: Mapping[str, bytes], manifest: Callable[[int], bytes]
+    repository: Location,
+    name: str,
+    files: Mapping[str, bytes],
+    manifest: Callable[[int], bytes],
 ) -> str:
-    path = local_path(repository)
+    path = local_path(repository.address)
     if path is not None:
         return str(publish(path, name, files, manifest))
-    return publish_objects(locate(repository), name, files, manifest).address
+    return publish_objects(repository, name, files, manifest).address
 
 
 def _check_served(run: Run, dataset: Dataset) -> None:

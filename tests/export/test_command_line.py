@@ -52,7 +52,9 @@ def test_a_published_version_is_summed_up(
     assert output.startswith(f"published {tmp_path / 'shapes' / '1'}\n")
     number = r"[\d.e-]+"
     for file in ("encoder", "decoder", "encoder_uint8"):
-        row = rf"{file}\.onnx +\d+ +20 +\d+ +\d+ +float32 +{number} +1e-04 +{number} ms +{number} ms"
+        row = (
+            rf"{file}\.onnx +\d+ +20 +\d+ +\d+ +float32 +{number} +1e-04 +{number} ms +{number} ms"
+        )
         assert re.search(row, output)
     assert "conv, preset conv-preset; observations [1, 8, 8], latents [5]" in output
 

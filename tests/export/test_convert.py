@@ -32,8 +32,7 @@ def test_every_kind_of_model_becomes_a_version(
     manifest = read_manifest(path)
     assert manifest == version.manifest
     digests = {
-        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in path.glob("*.onnx")
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in path.glob("*.onnx")
     }
     assert digests == {graph.file: graph.sha256 for graph in manifest.graphs}
     assert digests.keys() == {"encoder.onnx", "decoder.onnx", "encoder_uint8.onnx"}
