@@ -3,32 +3,27 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from vae.manifest.v1 import manifest_pb2
 
 from export.checks import check_graph
-from export.errors import ExportError
-from export.graphs import trace_graphs
+from export.graphs import Graph, trace_graphs
 from export.manifest import build_manifest, manifest_json
 from export.measurements import add_measurements
 from export.objects import publish_objects
-from export.parity import measure
+from export.parity import measure, measure_elbo
 from export.publish import check_name, publish
 from export.storage import Location, local_path, locate
 from training.checkpoint import Run
-from training.data import Dataset
-
-# Whose prior is the standard normal noise itself, and whose decoder takes latents alone.
-_SERVED: Final = ("mlp", "conv", "autoencoder", "perceptual")
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version and where it was published; None for a dry run."""
+    """A version, its graphs, and where it was published: None for a dry run."""
 
     address: str | None
     manifest: manifest_pb2.Manifest
+    graphs: tuple[Graph, ...]
 
 
 def export_run(
@@ -40,8 +35,8 @@ def export_run(
 ) -> Version:
     """Publish `run` as the next version of model `name`; in a dry run do all else.
 
-    `repository` is a path, or a URL that fsspec knows. The run's data set, on which agreement is measured,
-    is read from `data_path` or from where it lay when the run was fitted.
+    `repository` is a path, or a URL that fsspec knows. The run's data set, on which agreement is
+    measured, is read from `data_path` or from where it lay when the run was fitted.
 
     Nothing is written before the graphs have passed every check. Raises ExportError if the name,
     a graph, its agreement with torch or the repository is at fault, and TrainingError if the
@@ -50,14 +45,18 @@ def export_run(
     check_name(name)
     destination = locate(str(repository))
     dataset = run.dataset(data_path)
-    _check_served(run, dataset)
-    observations = dataset.observations("test")
-    graphs = trace_graphs(run.model, name, run.config.preset)
+    observations, labels = dataset.observations("test"), dataset.test_labels
+    pixels = dataset.maximum is not None
+    graphs = trace_graphs(run.model, name, run.config.preset, pixels=pixels)
     for graph in graphs:
         check_graph(graph)
-    parity = measure(graphs, observations)
+    parity = measure(graphs, observations, labels=labels)
+    scorer = next((graph for graph in graphs if graph.kind == "scorer"), None)
+    elbo = None if scorer is None else measure_elbo(scorer, observations, labels)
     files = {graph.file: graph.content for graph in graphs}
-    description = build_manifest(run, graphs, parity, name, 0)
+    description = build_manifest(
+        run, graphs, parity, name, 0, label_names=dataset.label_names, elbo=elbo
+    )
     add_measurements(description, files)
 
     def manifest(version: int) -> bytes:
@@ -65,7 +64,7 @@ def export_run(
         return manifest_json(description)
 
     address = None if dry_run else _publish(destination, name, files, manifest)
-    return Version(address, description)
+    return Version(address, description, graphs)
 
 
 def _publish(
@@ -78,15 +77,3 @@ def _publish(
     if path is not None:
         return str(publish(path, name, files, manifest))
     return publish_objects(repository, name, files, manifest).address
-
-
-def _check_served(run: Run, dataset: Dataset) -> None:
-    """Raises ExportError for a model that an encoder and a decoder alone would serve wrongly."""
-    family = run.model.family
-    if family not in _SERVED:
-        raise ExportError(
-            f"family {family} cannot be exported yet: its prior or its decoder is no graph so far; "
-            f"those that can are {', '.join(_SERVED)}"
-        )
-    if dataset.maximum is None:
-        raise ExportError(f"{dataset.name} is no images: only observations from 0 to 1 are served")

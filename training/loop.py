@@ -19,7 +19,7 @@ from training.errors import InterruptedFit, TrainingError
 from training.evaluate import SEED, mean_terms, test_items
 from training.interruption import Wish
 from training.journal import EpochMetrics, Journal
-from training.model import Model, Terms
+from training.model import DrawsMore, Model, Terms
 from training.objectives import kl_weight, loss
 from training.state import FitState
 from training.updates import update
@@ -106,7 +106,8 @@ class Loop:
         """Of this process's items: [N, *noise_shape], with the draws in front if there are any."""
         model, generator = cast("Model", self.state.model), self.state.generator
         draws = self.config.objective.samples if self.config.objective.name == "importance" else 0
-        shape = (count, *([draws] if draws else []), *model.noise_shape)
+        item = model.training_noise_shape if isinstance(model, DrawsMore) else model.noise_shape
+        shape = (count, *([draws] if draws else []), *item)
         noise = torch.randn(shape, generator=generator, device=self.device)
         rows = own_rows(noise)
         return rows.transpose(0, 1) if draws else rows

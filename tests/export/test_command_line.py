@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,7 @@ def spoil(run: Run, path: Path) -> Path:
 
 
 def test_a_published_version_is_summed_up(
-    runs: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: Mapping[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [str(runs["conv"].path), "--repository", str(tmp_path), "--name", "shapes"]
 
@@ -60,7 +60,7 @@ def test_a_published_version_is_summed_up(
 
 
 def test_a_dry_run_sums_up_and_leaves_no_trace(
-    runs: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: Mapping[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     repository = tmp_path / "models"
     arguments = [str(runs["mlp"].path), "--repository", str(repository), "--name", "a"]
@@ -198,7 +198,7 @@ def test_a_damaged_run_is_exit_code_2_and_leaves_the_repository_as_it_was(
 
 
 def test_a_model_beyond_its_tolerance_is_exit_code_2_and_changes_nothing(
-    runs: dict[str, Run],
+    runs: Mapping[str, Run],
     digits_repository: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -215,7 +215,7 @@ def test_a_model_beyond_its_tolerance_is_exit_code_2_and_changes_nothing(
 
 
 def test_a_repository_that_is_a_file_is_exit_code_2(
-    runs: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: Mapping[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     repository = tmp_path / "file"
     repository.touch()

@@ -1,8 +1,11 @@
+from collections.abc import Mapping
+
+from vae.manifest.v1 import manifest_pb2
+
 from export.graphs import Graph
 from export.latency import BUCKETS, latency_tables, recommended_buckets
 from export.measurements import add_measurements
 from export.optimization import node_counts
-from vae.manifest.v1 import manifest_pb2
 
 
 def table(**seconds: float) -> manifest_pb2.LatencyTable:
@@ -19,7 +22,7 @@ def lasting(fixed: float, each: float) -> manifest_pb2.LatencyTable:
     return table(**{f"b{size}": fixed + each * size for size in BUCKETS})
 
 
-def test_a_graph_is_measured_at_every_bucket(graphs: dict[str, tuple[Graph, ...]]) -> None:
+def test_a_graph_is_measured_at_every_bucket(graphs: Mapping[str, tuple[Graph, ...]]) -> None:
     encoder = graphs["mlp"][0]
     (measured,) = latency_tables(encoder.content, encoder.inputs)
     assert measured.execution_provider == "CPUExecutionProvider"
@@ -41,7 +44,7 @@ def test_every_graph_gets_the_batches_that_it_needs() -> None:
     assert recommended_buckets([lasting(0.0, 10e-3), lasting(10e-3, 0.1e-3)]) == list(BUCKETS)
 
 
-def test_a_manifest_holds_what_was_measured(graphs: dict[str, tuple[Graph, ...]]) -> None:
+def test_a_manifest_holds_what_was_measured(graphs: Mapping[str, tuple[Graph, ...]]) -> None:
     files = {graph.file: graph.content for graph in graphs["mlp"]}
     manifest = manifest_pb2.Manifest(
         graphs=[
@@ -67,6 +70,6 @@ def test_a_manifest_holds_what_was_measured(graphs: dict[str, tuple[Graph, ...]]
     assert manifest.HasField("max_queue_delay")
 
 
-def test_optimization_folds_nodes(graphs: dict[str, tuple[Graph, ...]]) -> None:
+def test_optimization_folds_nodes(graphs: Mapping[str, tuple[Graph, ...]]) -> None:
     before, after = node_counts(graphs["conv"][0].content)
     assert 0 < after < before

@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def test_versions_hold_their_files_and_nothing_else_is_left(repository: Location
 
 
 def test_a_run_is_published_and_checked_by_url(
-    runs: dict[str, Run], bucket: str, capsys: pytest.CaptureFixture[str]
+    runs: Mapping[str, Run], bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [str(runs["mlp"].path), "--repository", f"{bucket}/models", "--name", "a"]
     assert main(arguments) == 0
@@ -186,7 +186,7 @@ def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
 
 
 def test_a_store_that_nothing_reaches_is_exit_code_2(
-    runs: dict[str, Run], capsys: pytest.CaptureFixture[str]
+    runs: Mapping[str, Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [str(runs["mlp"].path), "--repository", "nothing://here", "--name", "a"]
     assert main(arguments) == 2
