@@ -13,8 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from export.compare import ITEMS, compare
 from export.convert import export_run
 from export.errors import ExportError
+from export.graphs import PRECISIONS, Precision
 from export.publish import check_name
 from export.stored import open_version
 from export.summary import summary
@@ -29,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments[:1] == ["--check"]:
             _check(arguments)
+        elif arguments[:1] == ["compare"]:
+            _compare(arguments[1:])
         else:
             _export(arguments)
     except (ExportError, TrainingError) as error:
@@ -52,14 +56,35 @@ def _export(arguments: Sequence[str]) -> None:
         metavar="DIR",
         help="where the run's data set lies now; default: where it lay",
     )
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        metavar="NAMES",
+        help="by commas: float32, and beside it float16 and int8 where they keep their bounds",
+    )
     parser.add_argument("--dry-run", action="store_true", help="do all but publish")
     options = parser.parse_args(arguments)
     check_name(options.name)
     version = export_run(
-        load_run(options.run), options.repository, options.name, options.data_path, options.dry_run
+        load_run(options.run),
+        options.repository,
+        options.name,
+        options.data_path,
+        precisions=_precisions(options.precision),
+        dry_run=options.dry_run,
     )
     done = f"published {version.address}" if version.address else "published nothing, a dry run"
     print(f"{done}\n{summary(version.manifest)}")
+    for file, reason in version.refusals.items():
+        print(f"  without {file}: {reason}")
+
+
+def _precisions(text: str) -> list[Precision]:
+    """What is asked for beside float32, which every version has."""
+    names = dict.fromkeys(text.split(","))
+    if unknown := [name for name in names if name not in PRECISIONS]:
+        raise ExportError(f"precision {unknown[0]!r} is none of {', '.join(PRECISIONS)}")
+    return [PRECISIONS[name] for name in names if name != "float32"]
 
 
 def _check(arguments: Sequence[str]) -> None:
@@ -80,6 +105,16 @@ def _check(arguments: Sequence[str]) -> None:
     version = open_version(address, int(rest[1]) if rest[1:] else None)
     verify(version)
     print(f"{version} is as it was published\n{summary(version.manifest)}")
+
+
+def _compare(arguments: Sequence[str]) -> None:
+    parser = _parser("python -m export compare")
+    for name in ("A", "B"):
+        parser.add_argument(name, help="REPOSITORY/NAME/VERSION, or REPOSITORY/NAME: the newest")
+    options = parser.parse_args(arguments)
+    first, second = open_version(options.A), open_version(options.B)
+    comparison = compare(first, second)
+    print(f"A {first}\nB {second}, {ITEMS} items\n{comparison.table()}")
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

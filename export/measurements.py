@@ -19,6 +19,11 @@ def add_measurements(manifest: manifest_pb2.Manifest, files: dict[str, bytes]) -
         graph.node_count, graph.optimized_node_count = node_counts(content)
         inputs = tuple(value_of(spec) for spec in graph.inputs)
         graph.latency_tables.extend(latency_tables(content, inputs))
-    tables = [table for graph in manifest.graphs for table in graph.latency_tables]
+    tables = [
+        table
+        for graph in manifest.graphs
+        if graph.precision == "float32"  # every service has these
+        for table in graph.latency_tables
+    ]
     manifest.batch_buckets[:] = recommended_buckets(tables)
     manifest.max_queue_delay.CopyFrom(Duration())

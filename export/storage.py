@@ -67,9 +67,9 @@ class Location:
 
     def remove(self, name: str) -> None:
         """Remove a file, which may be gone already."""
-        with self._reported("remove", f"{self.address}/{name}"):
-            with suppress(FileNotFoundError):
-                self.filesystem.rm_file(f"{self.path}/{name}")
+        reported = self._reported("remove", f"{self.address}/{name}")
+        with reported, suppress(FileNotFoundError):
+            self.filesystem.rm_file(f"{self.path}/{name}")
 
     @contextmanager
     def _reported(self, verb: str, address: str) -> Iterator[None]:

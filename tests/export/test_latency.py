@@ -50,6 +50,7 @@ def test_a_manifest_holds_what_was_measured(graphs: Mapping[str, tuple[Graph, ..
         graphs=[
             {
                 "file": graph.file,
+                "precision": "float32",
                 "inputs": [
                     {
                         "name": value.name,

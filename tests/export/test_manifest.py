@@ -93,9 +93,8 @@ def test_a_manifest_states_the_measured_parity(manifest: manifest_pb2.Manifest) 
 
 
 def published(families: Families, name: str) -> manifest_pb2.Manifest:
-    return Parse(
-        (Path(str(families.version(name).address)) / "manifest.json").read_bytes(), manifest_pb2.Manifest()
-    )
+    path = Path(str(families.version(name).address)) / "manifest.json"
+    return Parse(path.read_bytes(), manifest_pb2.Manifest())
 
 
 def test_a_ladder_names_the_parts_of_its_latents(families: Families) -> None:
