@@ -21,9 +21,8 @@ from training.latent_statistics import (
     mismatch,
 )
 from training.likelihoods import binarize, bits_per_dim
-from training.model import Gaussian, Model
+from training.model import Costly, Gaussian, Model
 
-_COSTLY = {"ladder", "autoregressive"}
 IMPORTANCE_SAMPLES = 500
 IMPORTANCE_ITEMS = 1000
 _BOUNDS = (1, 5, 50, 500)
@@ -70,10 +69,10 @@ class Effort:
 
 
 def effort_for(model: Model) -> Effort:
-    """What takes seconds to a minute: fewer draws where each runs many convolutions."""
-    return (
-        Effort(importance_samples=20, importance_items=200) if model.family in _COSTLY else Effort()
-    )
+    """What takes seconds to a minute."""
+    if isinstance(model, Costly):
+        return Effort(None, model.importance_samples, model.importance_items)
+    return Effort()
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,17 @@ class DrawsMore(Protocol):
 
 
 @runtime_checkable
+class Costly(Protocol):
+    """A model whose draws run many convolutions: its log-likelihood gets few of them.
+
+    Unless the caller says how many: so many samples for each of the first so many items.
+    """
+
+    importance_samples: int
+    importance_items: int
+
+
+@runtime_checkable
 class StartsAtMean(Protocol):
     """A model whose decoder can start at the mean of the data."""
 

@@ -76,6 +76,8 @@ class AutoregressiveVae(nn.Module):
     family = "autoregressive"
     likelihood_name = Bernoulli.name
     label_count: None = None
+    importance_samples = 20
+    importance_items = 200
 
     def __init__(self, config: AutoregressiveConfig, layout: Layout) -> None:
         super().__init__()

@@ -82,6 +82,8 @@ class Ladder(nn.Module):
 
     family = "ladder"
     label_count: None = None
+    importance_samples = 20
+    importance_items = 200
 
     def __init__(self, config: LadderConfig, likelihood: Likelihood, layout: Layout) -> None:
         super().__init__()
