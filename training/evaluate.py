@@ -142,8 +142,11 @@ def evaluate_items(
     values: dict[str, Any] = {"distortion": terms.distortion, "items": len(items.observations)}
     if is_bound(model):
         negative_elbo = terms.rate + terms.distortion
-        values |= {"elbo": -negative_elbo, "rate": terms.rate, "rate_by_unit": terms.rate_by_unit}
-        values["active_units_by_rate"] = active_units_by_rate(torch.tensor([terms.rate_by_unit]))
+        values |= {"elbo": -negative_elbo, "rate": terms.rate}
+        if not isinstance(model, Quantized):  # whose one rate is that of all codes
+            values["rate_by_unit"] = terms.rate_by_unit
+            by_unit = torch.tensor([terms.rate_by_unit])
+            values["active_units_by_rate"] = active_units_by_rate(by_unit)
         if bits is not None:
             values["bits_per_dim"] = bits(negative_elbo)
     values |= _reconstruction(model, items)

@@ -117,6 +117,14 @@ class Costly(Protocol):
 
 
 @runtime_checkable
+class DrawsPixels(Protocol):
+    """A model whose pixels depend on one another, so that a mean says little of a draw."""
+
+    def draw(self, latents: Tensor, noise: Tensor) -> Tensor:
+        """Observations [N, 1, H, W] drawn from p(x given z) by logistic noise [N, H, W]."""
+
+
+@runtime_checkable
 class StartsAtMean(Protocol):
     """A model whose decoder can start at the mean of the data."""
 

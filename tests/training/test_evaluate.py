@@ -238,7 +238,10 @@ def test_a_codebook_has_its_usage_and_no_units(model: Vae, tiny_dataset: Dataset
     assert evaluation.used_codes in (0.2, 0.4)
     assert evaluation.perplexity is not None
     assert 1 <= evaluation.perplexity <= 2
+    assert evaluation.rate is not None
     assert evaluation.active_units is None
+    assert evaluation.active_units_by_rate is None
+    assert evaluation.rate_by_unit == ()
     assert evaluation.log_likelihood is None
 
 

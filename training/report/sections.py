@@ -14,7 +14,8 @@ from training.evaluate import Items, Quantized, is_bound, posteriors
 from training.evaluation import Evaluation
 from training.geometry import lerp, principal_components, slerp
 from training.latent_statistics import ACTIVE_RATE, moments
-from training.model import Model
+from training.model import DrawsPixels, Model
+from training.models.pixelcnn import logistic
 from training.report.charts import bars, curves, points
 from training.report.page import Charts, Picture, Rows, Section
 from training.report.tiles import columns, strip
@@ -122,7 +123,8 @@ def reconstructions(scene: Scene) -> Section:
             alt = f"{name}s of items {start} to {min(end, len(observations)) - 1}"
             rows.append((name, strip(shown[start:end], alt, scene.limits)))
         rows.append(None)
-    text = "Items as the model sees them, above the decoded mean of their posterior."
+    latents_text = "their codes" if isinstance(model, Quantized) else "the mean of their posterior"
+    text = f"Items as the model sees them, above the observation decoded from {latents_text}."
     return Section("Reconstructions", text, [Rows(rows[:-1])])
 
 
@@ -136,11 +138,19 @@ def prior_samples(scene: Scene, generator: torch.Generator) -> Section:
     for label_number, name in kinds[:20]:
         noise = torch.randn(count, *model.noise_shape, generator=generator).to(device)
         label = scene.label(torch.full((count,), label_number))
-        drawn = model.decode(model.sample_prior(noise, label), label)
+        latents = model.sample_prior(noise, label)
         alt = f"{count} samples from the prior" + (f" of label {name}" if name else "")
-        rows.append((name, strip(drawn, alt, scene.limits)))
-    asked = " Each row was asked for its label." if model.label_count else ""
-    text = f"Means of the likelihood for latents drawn from the prior.{asked}"
+        rows.append((name, strip(model.decode(latents, label), alt, scene.limits)))
+        if isinstance(model, DrawsPixels):
+            shape = (count, *model.observation_shape[1:])
+            pixel_noise = logistic(torch.randn(shape, generator=generator)).to(device)
+            pixels = model.draw(latents, pixel_noise)
+            rows.append(("drawn", strip(pixels, f"{alt}, their pixels drawn", scene.limits)))
+    text = "Means of the likelihood for latents drawn from the prior."
+    if model.label_count:
+        text += " Each row was asked for its label."
+    if isinstance(model, DrawsPixels):
+        text += " Below each row, pixels that are drawn given the same latents and one another."
     return Section("Samples from the prior", text, [Rows(rows)])
 
 

@@ -131,8 +131,20 @@ class Codes(Wrapped):
 
 def test_a_model_of_codes_has_no_walks(fitted: Fitted, tiny_dataset: Dataset) -> None:
     html = render(subject(fitted, tiny_dataset, Codes(fitted.model)))
-    shown = ["Numbers", "Training", "Reconstructions", "Samples from the prior", "Rate by latent"]
-    assert headings(html) == shown
+    assert headings(html) == ["Numbers", "Training", "Reconstructions", "Samples from the prior"]
+    assert b"decoded from their codes" in html
+
+
+class Pixels(Wrapped):
+    """Draws pixels that depend on one another."""
+
+    def draw(self, latents: Tensor, noise: Tensor) -> Tensor:
+        return (noise[:, None] > 0).float()
+
+
+def test_a_model_that_draws_pixels_shows_such_draws(fitted: Fitted, tiny_dataset: Dataset) -> None:
+    html = render(subject(fitted, tiny_dataset, Pixels(fitted.model)))
+    assert html.count(b"samples from the prior, their pixels drawn") == 5
 
 
 @pytest.mark.parametrize("items", [1, 2, 4])
