@@ -102,7 +102,10 @@ def training_curves(model: Model, history: Sequence[Mapping[str, float | int]]) 
         return None
     text = "The first steps may lie outside."
     if is_bound(model):
-        text = f"The ELBO is minus rate and distortion. {text}"
+        text = (
+            "The ELBO is minus rate and distortion, of weight 1 and without what else the "
+            f"objective adds. {text}"
+        )
     return Section("Training", text, [Charts([curves(panels, over)])])
 
 
@@ -259,17 +262,17 @@ def latent_space(scene: Scene) -> Section | None:
     return Section("Latent space", text, [Charts(charts)])
 
 
-def rate_by_unit(evaluation: Evaluation) -> Section | None:
+def rate_by_unit(scene: Scene, evaluation: Evaluation) -> Section | None:
     """The rate of each latent or group of latents as bars."""
-    if not evaluation.rate_by_unit:
+    rates = evaluation.rate_by_unit
+    if not rates:
         return None
+    unit = "latent" if len(rates) == math.prod(scene.model.latent_shape) else "group"
     text = (
-        f"Which latents carry information. Above {ACTIVE_RATE:g} nats, the dashed line, one counts "
+        f"Which {unit}s carry information. Above {ACTIVE_RATE:g} nats, the dashed line, one counts "
         "as active by rate."
     )
-    return Section(
-        "Rate by latent", text, [Charts([bars(evaluation.rate_by_unit, ACTIVE_RATE, "latent")])]
-    )
+    return Section(f"Rate by {unit}", text, [Charts([bars(rates, ACTIVE_RATE, unit)])])
 
 
 def _pairs(scene: Scene, count: int, same: bool = False) -> list[tuple[int, int]]:

@@ -135,6 +135,12 @@ def test_a_model_of_codes_has_no_walks(fitted: Fitted, tiny_dataset: Dataset) ->
     assert b"decoded from their codes" in html
 
 
+def test_rates_of_groups_of_latents_are_called_so(fitted: Fitted, tiny_dataset: Dataset) -> None:
+    plain = subject(fitted, tiny_dataset)
+    grouped = replace(plain, evaluation=replace(plain.evaluation, rate_by_unit=(1.0, 0.5)))
+    assert headings(render(grouped))[-1] == "Rate by group"
+
+
 class Pixels(Wrapped):
     """Draws pixels that depend on one another."""
 
