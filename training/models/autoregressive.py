@@ -78,6 +78,8 @@ class AutoregressiveVae(nn.Module):
     label_count: None = None
     importance_samples = 20
     importance_items = 200
+    standard_prior = True
+    bounds_likelihood = True
 
     def __init__(self, config: AutoregressiveConfig, layout: Layout) -> None:
         super().__init__()

@@ -1,10 +1,12 @@
 """Gated PixelCNN (van den Oord et al. 2016): ln p of a grid as a product over its positions."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._higher_order_ops.scan import scan
 
 _TAIL = 4.5  # standard deviations; float32 tells the distribution function of no more from 0 or 1
 
@@ -71,40 +73,42 @@ class GatedPixelCnn(nn.Module):
         Each layer's features are kept, so that a position costs one column of every layer.
         """
         condition = _as_map(condition)
-        layers = [self.first, *self.layers]
-        # What each layer has to read, its padding first: the rows above, and this one's columns.
-        above = [_padding(layer, noise, self.width) for layer in layers]
+        # The rows that each layer has to read and those before the first one, which are zeros.
+        above = tuple(
+            _padding(layer, noise, layer.reach + layer.shift, self.width) for layer in self._all()
+        )
+        if condition is None and torch.compiler.is_exporting():
+            # A graph holds the row once; without this it would be an operator for each position.
+            _, by_row = scan(self._next_row, above, noise.transpose(0, 1))
+            codes: Tensor = by_row.transpose(0, 1)
+            return codes
         rows: list[Tensor] = []
         for row in range(self.height):
-            links = self._next_row(above, _row_of(condition, row))
-            left = [_padding(layer, noise, 1) for layer in layers]
-            line: list[Tensor] = []
-            for column in range(self.width):
-                features = self._next_column(left, [link[column] for link in links])
-                scores = self.output(features)[:, :, 0, 0] + noise[:, row, column]
-                codes = self._choose(scores)[:, None]
-                line.append(codes)
-                left[0].append(self._as_inputs(codes[:, None]))
-            rows.append(torch.cat(line, 1))
-            above[0].append(torch.cat(left[0][-self.width :], 3))
+            above, line = self._next_row(above, noise[:, row], _row_of(condition, row))
+            rows.append(line)
         return torch.stack(rows, 1)
 
     def _next_row(
-        self, above: list[list[Tensor]], condition: Tensor | None
-    ) -> list[tuple[Tensor, ...]]:
-        """For each layer, by column, what its horizontal stack reads of the rows above.
-
-        Every layer but the first is given its input in this row, at the end of `above`.
-        """
+        self, above: tuple[Tensor, ...], noise: Tensor, condition: Tensor | None = None
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """What the row after the next one reads above it, and the next one's codes [N, W]."""
         links: list[tuple[Tensor, ...]] = []
-        for index, layer in enumerate([self.first, *self.layers]):
-            window = torch.cat(above[index][-layer.reach - 1 :], 2)
-            padded = F.pad(window, (layer.reach, layer.reach))
-            features, link = layer.read_above(padded, condition)
-            links.append(link.split(1, 3))
-            if index < len(self.layers):
-                above[index + 1].append(features + above[index][-1] if index else features)
-        return links
+        windows: list[Tensor] = []
+        features = above[0][:, :, :0]
+        for index, layer in enumerate(self._all()):
+            windows.append(torch.cat([above[index], features], 2) if index else above[0])
+            padded = F.pad(windows[-1], (layer.reach, layer.reach))
+            read, link = layer.read_above(padded, condition)
+            links.append(torch.split(link, 1, 3))
+            features = features + read if index else read
+        left = [[_padding(layer, noise, 1, layer.reach + layer.shift)] for layer in self._all()]
+        line: list[Tensor] = []
+        for column in range(self.width):
+            last = self._next_column(left, [link[column] for link in links])
+            line.append(self._choose(self.output(last)[:, :, 0, 0] + noise[:, column])[:, None])
+            left[0].append(self._as_inputs(line[-1][:, None]))
+        windows[0] = torch.cat([above[0], torch.cat(left[0][1:], 3)], 2)
+        return tuple(window[:, :, 1:].clone() for window in windows), torch.cat(line, 1)
 
     def _next_column(self, left: list[list[Tensor]], links: list[Tensor]) -> Tensor:
         """The last layer's features [N, channels, 1, 1] of the next position in a row.
@@ -112,13 +116,20 @@ class GatedPixelCnn(nn.Module):
         Every layer but the first is given its input in this position, at the end of `left`.
         """
         features = left[0][-1]
-        for index, layer in enumerate([self.first, *self.layers]):
+        for index, layer in enumerate(self._all()):
             if index:
                 left[index].append(features)
-            window = torch.cat(left[index][-layer.reach - 1 :], 3)
+            window = torch.cat(left[index], 3)[:, :, :, -layer.reach - 1 :]
             read = layer.read_left(window, links[index])
             features = features + read if index else read
         return features
+
+    def _all(self) -> Iterator["_GatedLayer"]:
+        """Every layer, the first one first."""
+        yield self.first
+        for layer in self.layers:
+            assert isinstance(layer, _GatedLayer)
+            yield layer
 
     def _choose(self, scores: Tensor) -> Tensor:
         return (scores[:, 0] > 0).long() if self.categories == 1 else scores.argmax(1)
@@ -208,11 +219,9 @@ def _but_last_rows(features: Tensor, count: int) -> Tensor:
     return features[:, :, : features.shape[2] - count]
 
 
-def _padding(layer: nn.Module, like: Tensor, width: int) -> list[Tensor]:
-    """Rows of zeros before the first one that `layer` is given."""
-    assert isinstance(layer, _GatedLayer)
-    zeros = like.new_zeros(1, layer.vertical.in_channels, 1, width)
-    return [zeros.expand(like.shape[0], -1, -1, -1)] * (layer.reach + layer.shift)
+def _padding(layer: "_GatedLayer", like: Tensor, height: int, width: int) -> Tensor:
+    """Zeros [N, channels, height, width] before what `layer` is given."""
+    return like.new_zeros(like.shape[0], layer.vertical.in_channels, height, width)
 
 
 def _as_map(condition: Tensor | None) -> Tensor | None:

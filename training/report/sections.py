@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.evaluate import Items, Quantized, is_bound, posteriors
+from training.evaluate import Items, posteriors
 from training.evaluation import Evaluation
 from training.geometry import lerp, principal_components, slerp
 from training.latent_statistics import ACTIVE_RATE, moments
-from training.model import DrawsPixels, Model
+from training.model import DrawsPixels, Model, Quantized
 from training.models.pixelcnn import logistic
 from training.report.charts import bars, curves, points
 from training.report.page import Charts, Picture, Rows, Section
@@ -84,7 +84,7 @@ def scene(model: Model, items: Items, label_names: tuple[str, ...] = ()) -> Scen
 def training_curves(model: Model, history: Sequence[Mapping[str, float | int]]) -> Section | None:
     """ELBO, rate and distortion over epochs, from the lines of metrics.jsonl."""
     titles = {"distortion": "distortion"}
-    if is_bound(model):
+    if model.bounds_likelihood:
         titles = {"negative_elbo": "ELBO", "rate": "rate"} | titles
     over = "epoch" if all("epoch" in line for line in history) else "step"
     panels = {}
@@ -101,7 +101,7 @@ def training_curves(model: Model, history: Sequence[Mapping[str, float | int]]) 
     if not panels:
         return None
     text = "The first steps may lie outside."
-    if is_bound(model):
+    if model.bounds_likelihood:
         text = (
             "The ELBO is minus rate and distortion, of weight 1 and without what else the "
             f"objective adds. {text}"
