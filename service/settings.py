@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.transport.tls import TlsFiles, check_files
+from service.version_policy import DESCRIPTION, PATTERN
 
 _PREFIX = "VAE_"
 
@@ -22,7 +23,22 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    repository: Path = Field(description="directory with model versions")
+    repository: str = Field(min_length=1, description="directory with model versions")
+    version_policy: str = Field("latest 1", pattern=PATTERN, description=DESCRIPTION)
+    model_control: Literal["none", "poll", "explicit"] = Field(
+        "none",
+        description="none: what is there at the start; poll: what is there; explicit: what "
+        "RepositoryModelLoad asks for",
+    )
+    repository_poll_seconds: float = Field(
+        15.0, ge=0.1, le=86400, description="seconds between looks at the repository, under poll"
+    )
+    load_models: str = Field(
+        "", description="names to load at the start, under explicit, as in a,b"
+    )
+    wanted_file: Path | None = Field(
+        None, description="keeps what explicit control was asked for, for the next start"
+    )
     listen: str = Field("[::]:8500", pattern=r"^.+:\d{1,5}$", description="gRPC address, HOST:PORT")
     metrics_port: int = Field(
         9090, ge=0, le=65535, description="port of /metrics; 0 takes a free one"
