@@ -26,6 +26,7 @@ from service.sources import Listed, Source
 from service.version_policy import chosen
 
 READY, LOADING, UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"  # Triton's words
+NOT_WANTED = "not loaded"
 _LONGEST_WAIT = 30.0
 Load = Callable[[ModelVersion, ModelSettings], Model]
 
@@ -141,7 +142,7 @@ class Control:
 
     def unserved(self) -> bool:
         """Whether there is nothing to serve yet: no model, or one without any loaded version."""
-        names = {state.name for state in self.states if state.reason != _NOT_WANTED}
+        names = {state.name for state in self.states if state.reason != NOT_WANTED}
         ready = {state.name for state in self.states if state.state == READY}
         return names != ready or (self._wanted is None and not names)
 
@@ -289,7 +290,7 @@ class Control:
 
     def _show_all(self, listed: Mapping[str, Listed]) -> None:
         states = {
-            (name, version): VersionState(name, version, UNAVAILABLE, _NOT_WANTED)
+            (name, version): VersionState(name, version, UNAVAILABLE, NOT_WANTED)
             for name, model in listed.items()
             for version in model.versions
         }
@@ -305,6 +306,3 @@ class Control:
         if isinstance(error, RepositoryError | GraphError | ProviderError):
             return str(error).replace(f"{self._source.place}/", "")
         return "the load failed; the service's log says why"
-
-
-_NOT_WANTED = "not loaded"

@@ -16,19 +16,20 @@ from service.health import HEALTH_SERVICE, Health
 from service.inference_repository import RepositoryV2
 from service.inference_v2 import INFERENCE_SERVICE, InferenceV2
 from service.lifeline import hold
-from service.loading import load_model, settled
+from service.loading import Idles, load_model, settled
 from service.logs import Logger
 from service.metrics import Metrics, serve_metrics
 from service.model import Model, Models
 from service.model_servicer import MODEL_SERVICE, ModelServicer
 from service.model_settings import ModelSettings
+from service.object_source import ObjectSource
 from service.reflection import reflection_methods
 from service.repository import ModelVersion, RepositoryError
 from service.servicer import VAE_SERVICE, Limits, Servicer
 from service.session import SessionOptions, choose_provider, cpu_quota
 from service.settings import Settings, tls_files
-from service.sources import DirectorySource
-from service.transport import Transport, TransportOptions
+from service.sources import DirectorySource, Source
+from service.transport import TransportOptions
 from service.transport.choice import make_transport
 from service.wanted import WantedModels
 
@@ -41,8 +42,25 @@ def longest_drain(settings: Settings) -> float:
     return settings.drain_delay + settings.drain_timeout + _LAST_SECONDS
 
 
+def make_source(settings: Settings) -> Source:
+    """Where the models are. Raises RepositoryError if that cannot be used."""
+    if "://" not in settings.repository:
+        return DirectorySource(Path(settings.repository))
+    if settings.cache is None:
+        raise RepositoryError(f"{settings.repository} needs --cache DIR, for local copies")
+    return ObjectSource(settings.repository, settings.cache)
+
+
+def batching_options(settings: Settings) -> BatchingOptions:
+    """The knobs of models without settings of their own."""
+    return BatchingOptions(
+        max_queue_delay=settings.max_queue_delay_ms / 1000,
+        max_queue_items=settings.max_queue_items,
+    )
+
+
 def loader(
-    options: SessionOptions, batching: BatchingOptions, metrics: Metrics, transport: Transport
+    options: SessionOptions, batching: BatchingOptions, metrics: Metrics, transport: Idles
 ) -> Load:
     """Makes a served model of a version and its own settings."""
 
@@ -72,10 +90,7 @@ async def serve(settings: Settings, log: Logger) -> None:
     services = (VAE_SERVICE, MODEL_SERVICE, INFERENCE_SERVICE)
     health = Health(services)
     limits = Limits(max_request_items=settings.max_request_items)
-    batching = BatchingOptions(
-        max_queue_delay=settings.max_queue_delay_ms / 1000,
-        max_queue_items=settings.max_queue_items,
-    )
+    batching = batching_options(settings)
     protocols = (
         Servicer(limits),
         ModelServicer(limits),
@@ -97,7 +112,7 @@ async def serve(settings: Settings, log: Logger) -> None:
 
     explicit = settings.model_control == "explicit"
     control = Control(
-        DirectorySource(Path(settings.repository)),
+        make_source(settings),
         settings.version_policy,
         loader(options, batching, metrics, transport),
         publish,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import fsspec
 import grpc
 import numpy as np
 import pytest
@@ -247,3 +248,25 @@ def test_loading_on_request_is_off_unless_it_is_asked_for(
 
     assert index(service) == [("1", "READY", "")]
     assert client.sample("digits", 1).observations.shape == (1, 1, 8, 8)
+
+
+def test_a_repository_in_an_object_store_is_followed(
+    start_service: StartService, digits_repository: Path, bucket: str, tmp_path: Path
+) -> None:
+    store, root = fsspec.core.url_to_fs(bucket, skip_instance_cache=True)
+    options = ("--repository", bucket, "--cache", str(tmp_path / "cache"), *POLL)
+
+    def upload(version: int) -> None:
+        folder = publish(digits_repository, tmp_path / "scratch", version)
+        for file in sorted(folder.iterdir(), key=lambda file: file.name == "manifest.json"):
+            store.pipe_file(f"{root}/digits/{version}/{file.name}", file.read_bytes())
+
+    upload(1)
+    with start_service(*options) as service, VaeClient(service.target) as client:
+        service.wait_for("ready")
+        upload(2)
+        service.wait_for("model_loaded")
+        wait_until(lambda: client.sample("digits", 1).model == "models/digits/versions/2")
+        states = index(service)
+
+    assert states == [("1", "UNAVAILABLE", "not loaded"), ("2", "READY", "")]

@@ -34,6 +34,7 @@ def test_the_defaults_are_the_documented_ports_and_no_delay() -> None:
     ("name", "text", "value"),
     [
         ("repository", "/srv/models", "/srv/models"),
+        ("cache", "/var/cache/models", Path("/var/cache/models")),
         ("version_policy", "latest 2", "latest 2"),
         ("model_control", "poll", "poll"),
         ("repository_poll_seconds", "2.5", 2.5),
