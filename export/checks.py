@@ -11,7 +11,11 @@ from export.errors import ExportError
 from export.graphs import BATCH_AXIS, Graph, Value, submessages
 
 _RANDOM_OPERATORS = frozenset({"Bernoulli", "Dropout", "Multinomial"})
-_ELEMENT_TYPES = {"float32": onnx.TensorProto.FLOAT, "uint8": onnx.TensorProto.UINT8}
+_ELEMENT_TYPES = {
+    "float32": onnx.TensorProto.FLOAT,
+    "uint8": onnx.TensorProto.UINT8,
+    "int64": onnx.TensorProto.INT64,
+}
 _DEFAULT_DOMAINS = frozenset({"", "ai.onnx"})
 
 

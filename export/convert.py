@@ -2,19 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from export.checks import check_graph
-from export.errors import ExportError
 from export.graphs import Graph, trace_graphs
 from export.manifest import build_manifest, manifest_json
-from export.parity import Parity, measure
+from export.parity import Parity, measure, measure_elbo
 from export.publish import check_name, publish
 from training.checkpoint import Run
-from training.data import Dataset
-
-# Whose prior is the standard normal noise itself, and whose decoder takes latents alone.
-_SERVED: Final = ("mlp", "conv", "autoencoder", "perceptual")
 
 
 @dataclass(frozen=True)
@@ -38,27 +32,20 @@ def export_run(run: Run, repository: Path, name: str, data_path: str | None = No
     """
     check_name(name)
     dataset = run.dataset(data_path)
-    _check_served(run, dataset)
-    observations = dataset.observations("test")
-    graphs = trace_graphs(run.model, name, run.config.preset)
+    observations, labels = dataset.observations("test"), dataset.test_labels
+    pixels = dataset.maximum is not None
+    graphs = trace_graphs(run.model, name, run.config.preset, pixels=pixels)
     for graph in graphs:
         check_graph(graph)
-    parity = measure(graphs, observations)
+    parity = measure(graphs, observations, labels=labels)
+    scorer = next((graph for graph in graphs if graph.kind == "scorer"), None)
+    elbo = None if scorer is None else measure_elbo(scorer, observations, labels)
 
     def manifest(version: int) -> bytes:
-        return manifest_json(build_manifest(run, graphs, parity, name, version))
+        described = build_manifest(
+            run, graphs, parity, name, version, label_names=dataset.label_names, elbo=elbo
+        )
+        return manifest_json(described)
 
     files = {graph.file: graph.content for graph in graphs}
     return Version(publish(repository, name, files, manifest), graphs, parity)
-
-
-def _check_served(run: Run, dataset: Dataset) -> None:
-    """Raises ExportError for a model that an encoder and a decoder alone would serve wrongly."""
-    family = run.model.family
-    if family not in _SERVED:
-        raise ExportError(
-            f"family {family} cannot be exported yet: its prior or its decoder is no graph so far; "
-            f"those that can are {', '.join(_SERVED)}"
-        )
-    if dataset.maximum is None:
-        raise ExportError(f"{dataset.name} is no images: only observations from 0 to 1 are served")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from tests.families import Families
     from tests.object_store import ObjectStore
 
 # Before torch is imported: on models this small its threads only wait for each other, and on a
@@ -52,3 +53,11 @@ def bucket(object_store: "ObjectStore", monkeypatch: pytest.MonkeyPatch) -> str:
     for variable, value in object_store.environment.items():
         monkeypatch.setenv(variable, value)
     return object_store.make_bucket(f"models-{secrets.token_hex(8)}")
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory: pytest.TempPathFactory) -> "Families":
+    """A tiny model of each family, its run and its version. Read them."""
+    from tests.families import Families  # brings torch, see above
+
+    return Families(tmp_path_factory.mktemp("families"))

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def spoil(run: Run, path: Path) -> Path:
 
 
 def test_a_published_version_is_summed_up(
-    runs: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: Mapping[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [str(runs["conv"].path), "--repository", str(tmp_path), "--name", "shapes"]
 
@@ -81,7 +82,7 @@ def test_a_missing_run_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_model_beyond_its_tolerance_is_exit_code_2_and_changes_nothing(
-    runs: dict[str, Run],
+    runs: Mapping[str, Run],
     digits_repository: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -98,7 +99,7 @@ def test_a_model_beyond_its_tolerance_is_exit_code_2_and_changes_nothing(
 
 
 def test_a_repository_that_is_a_file_is_exit_code_2(
-    runs: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: Mapping[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     repository = tmp_path / "file"
     repository.touch()

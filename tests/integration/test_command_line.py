@@ -26,7 +26,7 @@ def test_a_check_loads_what_would_be_served_and_says_so(digits_repository: Path)
     assert (done.returncode, done.stderr) == (0, "")
     headings, row = (line.split() for line in done.stdout.splitlines())
     assert headings == ["model", "version", "state", "provider", "graphs", "digest", "reason"]
-    assert row[:5] == ["digits", "1", "READY", "CPUExecutionProvider", "4"]
+    assert row[:5] == ["digits", "1", "READY", "CPUExecutionProvider", "6"]
 
 
 def test_a_check_names_every_version_that_cannot_be_served(

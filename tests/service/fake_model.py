@@ -72,6 +72,7 @@ class FakeModel:
         with_prior: bool = False,
         version: int = 1,
         name: str = "fake",
+        noise: Spec = NOISE,
     ) -> None:
         self.encoder, self.decoder = FakeBatcher(encoder), FakeBatcher(decoder)
         self.prior = FakeBatcher(prior)
@@ -80,9 +81,9 @@ class FakeModel:
             batchers["prior"] = self.prior
         label = (Spec("label", np.dtype(np.int64), ()),) if labels else ()
         graphs = {
-            "encoder": Graph(b"", (OBSERVATIONS, NOISE, *label), (LATENTS, MEAN, LOG_VARIANCE)),
+            "encoder": Graph(b"", (OBSERVATIONS, noise, *label), (LATENTS, MEAN, LOG_VARIANCE)),
             "decoder": Graph(b"", (LATENTS, *label), (OBSERVATIONS,)),
-            "prior": Graph(b"", (NOISE, *label), (LATENTS,)),
+            "prior": Graph(b"", (noise, *label), (LATENTS,)),
         }
         manifest = manifest_pb2.Manifest(
             observations=tensor_pb2.TensorSpec(shape=[-1, 3]),

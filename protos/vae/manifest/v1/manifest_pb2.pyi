@@ -38,6 +38,12 @@ class _GraphKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GraphKind.V
     """noise [, label] -> latents."""
     GRAPH_KIND_ENCODER_UINT8: _GraphKind.ValueType  # 4
     """observations_uint8, noise [, label] -> latents, mean, log_variance."""
+    GRAPH_KIND_SCORER: _GraphKind.ValueType  # 5
+    """observations, noise [, label] -> rate, distortion, log_weight, each [items] in nats, of one draw of the posterior.
+    A version has none where rate + distortion bounds no likelihood.
+    """
+    GRAPH_KIND_SCORER_UINT8: _GraphKind.ValueType  # 6
+    """observations_uint8, noise [, label] -> rate, distortion, log_weight."""
 
 class GraphKind(_GraphKind, metaclass=_GraphKindEnumTypeWrapper):
     """What a graph computes."""
@@ -52,6 +58,12 @@ GRAPH_KIND_PRIOR: GraphKind.ValueType  # 3
 """noise [, label] -> latents."""
 GRAPH_KIND_ENCODER_UINT8: GraphKind.ValueType  # 4
 """observations_uint8, noise [, label] -> latents, mean, log_variance."""
+GRAPH_KIND_SCORER: GraphKind.ValueType  # 5
+"""observations, noise [, label] -> rate, distortion, log_weight, each [items] in nats, of one draw of the posterior.
+A version has none where rate + distortion bounds no likelihood.
+"""
+GRAPH_KIND_SCORER_UINT8: GraphKind.ValueType  # 6
+"""observations_uint8, noise [, label] -> rate, distortion, log_weight."""
 Global___GraphKind: _TypeAlias = GraphKind  # noqa: Y015
 
 @_typing.final
@@ -119,6 +131,7 @@ class Manifest(_message.Message):
     GRAPHS_FIELD_NUMBER: _builtins.int
     TRAINING_METRICS_FIELD_NUMBER: _builtins.int
     TOOL_VERSIONS_FIELD_NUMBER: _builtins.int
+    CODE_COUNT_FIELD_NUMBER: _builtins.int
     MAX_QUEUE_DELAY_FIELD_NUMBER: _builtins.int
     format_version: _builtins.int
     """Version of this format; 1. A reader refuses a number that it does not know."""
@@ -138,6 +151,8 @@ class Manifest(_message.Message):
     """The likelihood p(x given z): "bernoulli" or "gaussian"."""
     prior: _builtins.str
     """The prior p(z): "standard_normal", or "graph" where the version has a prior graph."""
+    code_count: _builtins.int
+    """How many codes there are for each latent, which are 0 to code_count - 1; 0 where latents are real numbers."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the version was published."""
@@ -148,15 +163,15 @@ class Manifest(_message.Message):
 
     @_builtins.property
     def value_range(self) -> _tensor_pb2.ValueRange:
-        """Smallest and largest value of an observation."""
+        """Smallest and largest value of an observation; infinite where any number is one."""
 
     @_builtins.property
     def latents(self) -> _tensor_pb2.TensorSpec:
-        """Latents, with the item axis first."""
+        """Latents, with the item axis first; int64 where they are codes."""
 
     @_builtins.property
     def latent_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___LatentGroup]:
-        """How the latents divide into groups, from the top of a hierarchy; one group for a flat model."""
+        """How flat latents divide into groups that follow each other, from the top of a hierarchy; one group else."""
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -204,11 +219,12 @@ class Manifest(_message.Message):
         graphs: _abc.Iterable[Global___Graph] | None = ...,
         training_metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         tool_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        code_count: _builtins.int = ...,
         max_queue_delay: _duration_pb2.Duration | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "latents", b"latents", "max_queue_delay", b"max_queue_delay", "observations", b"observations", "value_range", b"value_range"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_buckets", b"batch_buckets", "checkpoint_sha256", b"checkpoint_sha256", "create_time", b"create_time", "family", b"family", "format_version", b"format_version", "graphs", b"graphs", "labels", b"labels", "latent_groups", b"latent_groups", "latent_space", b"latent_space", "latents", b"latents", "likelihood", b"likelihood", "max_queue_delay", b"max_queue_delay", "name", b"name", "observations", b"observations", "preset", b"preset", "prior", b"prior", "tool_versions", b"tool_versions", "training_metrics", b"training_metrics", "value_range", b"value_range", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_buckets", b"batch_buckets", "checkpoint_sha256", b"checkpoint_sha256", "code_count", b"code_count", "create_time", b"create_time", "family", b"family", "format_version", b"format_version", "graphs", b"graphs", "labels", b"labels", "latent_groups", b"latent_groups", "latent_space", b"latent_space", "latents", b"latents", "likelihood", b"likelihood", "max_queue_delay", b"max_queue_delay", "name", b"name", "observations", b"observations", "preset", b"preset", "prior", b"prior", "tool_versions", b"tool_versions", "training_metrics", b"training_metrics", "value_range", b"value_range", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -307,10 +323,18 @@ class Parity(_message.Message):
     MAX_ABSOLUTE_ERROR_FIELD_NUMBER: _builtins.int
     TOLERANCE_FIELD_NUMBER: _builtins.int
     BATCH_SIZES_FIELD_NUMBER: _builtins.int
+    DIFFERENT_CODES_FIELD_NUMBER: _builtins.int
+    DIFFERENT_CODES_TOLERANCE_FIELD_NUMBER: _builtins.int
     max_absolute_error: _builtins.float
-    """Largest absolute difference over all outputs, batches and items."""
+    """Largest absolute difference over all outputs of real numbers, batches and items."""
     tolerance: _builtins.float
     """Largest absolute difference that would have been published."""
+    different_codes: _builtins.float
+    """Share of the codes that differed: a tie within float32's error can fall either way, and what a prior draws after
+    it follows.
+    """
+    different_codes_tolerance: _builtins.float
+    """Largest share that would have been published."""
     @_builtins.property
     def batch_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Batch sizes that were compared."""
@@ -321,10 +345,12 @@ class Parity(_message.Message):
         max_absolute_error: _builtins.float = ...,
         tolerance: _builtins.float = ...,
         batch_sizes: _abc.Iterable[_builtins.int] | None = ...,
+        different_codes: _builtins.float = ...,
+        different_codes_tolerance: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_sizes", b"batch_sizes", "max_absolute_error", b"max_absolute_error", "tolerance", b"tolerance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_sizes", b"batch_sizes", "different_codes", b"different_codes", "different_codes_tolerance", b"different_codes_tolerance", "max_absolute_error", b"max_absolute_error", "tolerance", b"tolerance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
