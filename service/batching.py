@@ -184,6 +184,11 @@ class Batcher:
             thread.start()
 
     @property
+    def options(self) -> BatchingOptions:
+        """The knobs."""
+        return self._options
+
+    @property
     def queued_items(self) -> int:
         """Items that wait for a batch."""
         return self._queued_items

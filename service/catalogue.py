@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vae.v1 import vae_service_pb2 as vae_pb
 
-from service.errors import InvalidRequest, ModelNotReady
+from service.errors import ModelNotReady
 from service.model import Model, Models
 
 
@@ -35,33 +35,29 @@ class Served:
     max_items: int
     execution: bytes
 
-    def check_count(self, count: int, field: str) -> None:
-        """Raises InvalidRequest of field unless so many items can be had in one answer."""
-        if not 1 <= count <= self.max_items:
-            raise InvalidRequest(field, f"expected 1 to {self.max_items} items, not {count}")
-
 
 class Catalogue:
     """The models by name, for all services. Empty until the first are published."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._models: Models | None = None
-        self._served: dict[Model, Served] = {}
+        # One thing, so that a request never sees names of one snapshot and models of another.
+        self._snapshot: tuple[Models, dict[Model, Served]] | None = None
 
     def publish(self, models: Models) -> None:
         """Serves these models from now on; every RPC before is refused with ModelNotReady."""
-        self._served = {
+        served = {
             model: Served(model, self._limits.max_items(model), _execution(model))
             for model in models.all
         }
-        self._models = models
+        self._snapshot = models, served
 
     def get(self, name: str) -> Served:
         """What `name` stands for. Raises the errors of `Models.get`, and ModelNotReady."""
-        if self._models is None:
+        if self._snapshot is None:
             raise ModelNotReady("the models are still loading")
-        return self._served[self._models.get(name)]
+        models, served = self._snapshot
+        return served[models.get(name)]
 
 
 def _execution(model: Model) -> bytes:

@@ -32,6 +32,14 @@ class ModelNotReady(ServiceError):
     """The models are still loading."""
 
 
+class ModelControlOff(ServiceError):
+    """The service was not started to load and unload models on request."""
+
+
+class LoadFailed(ServiceError):
+    """A version cannot be loaded; what was served before still is."""
+
+
 class LatentSpaceMismatch(ServiceError):
     """The latents come from another latent space than the model's."""
 
