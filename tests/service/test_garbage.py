@@ -14,7 +14,7 @@ from inference import inference_service_pb2 as inference_pb
 from vae.v1 import vae_service_pb2 as vae_pb
 
 from service.batching import Arrays, Batcher, BatchingOptions, Entry
-from service.catalogue import Limits
+from service.catalogue import Catalogue, Limits
 from service.completion import Completion, Task, run
 from service.errors import InvalidRequest
 from service.inference_v2 import InferenceV2

@@ -23,6 +23,8 @@ TABLE = [
     (errors.Cancelled("the caller is gone"), Code.CANCELLED, "CANCELLED"),
     (errors.ModelNotReady("loading"), Code.UNAVAILABLE, "MODEL_NOT_READY"),
     (errors.NotOffered("no scorer"), Code.FAILED_PRECONDITION, "NOT_OFFERED"),
+    (errors.ModelControlOff("off"), Code.FAILED_PRECONDITION, "MODEL_CONTROL_OFF"),
+    (errors.LoadFailed("damaged"), Code.FAILED_PRECONDITION, "LOAD_FAILED"),
     (errors.QueueFull(2.5), Code.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     (errors.Draining("draining"), Code.UNAVAILABLE, "DRAINING"),
     (errors.ExpiredInQueue("expired"), Code.DEADLINE_EXCEEDED, "EXPIRED_IN_QUEUE"),
