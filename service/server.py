@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from service.auth.choice import make_authorize
+from service.auth.rights import without_admin
 from service.batching import Arrays, Batcher, BatchingOptions
 from service.health import HEALTH_SERVICE, Health
 from service.inference_v2 import INFERENCE_SERVICE, InferenceV2
@@ -116,12 +118,19 @@ async def serve(settings: Settings, log: Logger) -> None:
     )
     transport = await make_transport(
         settings.transport,
-        TransportOptions(settings.listen, settings.reuse_port, tls=tls_files(settings)),
+        TransportOptions(
+            settings.listen,
+            settings.reuse_port,
+            tls=tls_files(settings),
+            authorize=make_authorize(settings, log),
+            slow_seconds=settings.slow_request_seconds,
+        ),
         metrics,
         log,
     )
     for protocol in (*protocols, health):
-        transport.add(protocol.methods())
+        methods = protocol.methods()
+        transport.add(methods if settings.admin else without_admin(methods))
     transport.add(reflection_methods((*services, HEALTH_SERVICE)))
     metrics_server, metrics_port = serve_metrics(
         settings.metrics_host, settings.metrics_port, metrics.registry
