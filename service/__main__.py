@@ -7,7 +7,7 @@ import sys
 
 import uvloop
 
-from service.logs import make_logger
+from service.logs import adopt_libraries, make_logger
 from service.processes import supervise
 from service.repository import RepositoryError
 from service.server import serve
@@ -20,6 +20,7 @@ def main() -> int:
     try:
         settings = read_settings(sys.argv[1:], process_environment())
         log = make_logger(settings.log_level)
+        adopt_libraries(log)
         if settings.processes > 1:
             return uvloop.run(supervise(settings, sys.argv[1:], log))
         uvloop.run(serve(settings, log))

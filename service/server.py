@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from service.auth.choice import make_authorize
 from service.auth.rights import without_admin
@@ -22,9 +23,13 @@ from service.reflection import reflection_methods
 from service.repository import Graph, ModelVersion, read_repository
 from service.servicer import VAE_SERVICE, Limits, Servicer
 from service.session import Session, SessionOptions, choose_provider, cpu_quota
-from service.settings import Settings, tls_files
+from service.settings import Settings, SettingsError, tls_files
+from service.spans import follow
 from service.transport import Transport, TransportOptions
 from service.transport.choice import make_transport
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 _INLINE_SECONDS = 0.001
 _LAST_SECONDS = 5.0
@@ -36,6 +41,8 @@ def load_model(
     batching: BatchingOptions,
     metrics: Metrics,
     transport: Transport,
+    *,
+    traced: bool = False,
 ) -> Model:
     """Loads every graph of version, warms up every bucket, and starts its batchers."""
     batching = replace(batching, buckets=tuple(version.manifest.batch_buckets))
@@ -51,6 +58,7 @@ def load_model(
             batching,
             metrics.observer(version.name, kind),
             wake=transport.when_idle if inline else None,
+            on_admitted=follow(f"{version.name}.{kind}") if traced else None,
             name=f"{version.name}-{kind}",
         )
         metrics.queue(version.name, kind, _queue_length(batcher))
@@ -82,6 +90,17 @@ def _seconds(session: Session, inputs: Arrays) -> float:
         session.run(inputs)
         durations.append(time.perf_counter() - started)
     return min(durations)
+
+
+def _make_tracing(settings: Settings) -> "Tracing | None":
+    """Its libraries are an extra, and are not even imported where nothing is traced."""
+    if not settings.trace_endpoint:
+        return None
+    try:
+        from service.tracing import Tracing
+    except ImportError as error:
+        raise SettingsError("--trace-endpoint needs the extra vae-serving[tracing]") from error
+    return Tracing(settings.trace_endpoint, settings.trace_ratio)
 
 
 def longest_drain(settings: Settings) -> float:
@@ -116,6 +135,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         ModelServicer(limits),
         InferenceV2(limits, batching, metrics.observer, lambda: health.ready),
     )
+    tracing = _make_tracing(settings)
     transport = await make_transport(
         settings.transport,
         TransportOptions(
@@ -130,7 +150,11 @@ async def serve(settings: Settings, log: Logger) -> None:
     )
     for protocol in (*protocols, health):
         methods = protocol.methods()
-        transport.add(methods if settings.admin else without_admin(methods))
+        if not settings.admin:
+            methods = without_admin(methods)
+        if tracing is not None and protocol is not health:
+            methods = tracing.traced(methods)
+        transport.add(methods)
     transport.add(reflection_methods((*services, HEALTH_SERVICE)))
     metrics_server, metrics_port = serve_metrics(
         settings.metrics_host, settings.metrics_port, metrics.registry
@@ -153,7 +177,9 @@ async def serve(settings: Settings, log: Logger) -> None:
         if not settings.reuse_port:
             await listen()
         for version in await asyncio.to_thread(read_repository, settings.repository):
-            model = await _load(version, options, batching, metrics, transport, log)
+            model = await _load(
+                version, options, batching, metrics, transport, log, traced=tracing is not None
+            )
             models.append(model)  # one by one, so that a failure stops those before
         published = Models(models)
         for protocol in protocols:
@@ -175,6 +201,8 @@ async def serve(settings: Settings, log: Logger) -> None:
                 await asyncio.to_thread(batcher.stop)
         metrics_server.shutdown()
         metrics_server.server_close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
     log.info("stopped")
 
 
@@ -195,9 +223,13 @@ async def _load(
     metrics: Metrics,
     transport: Transport,
     log: Logger,
+    *,
+    traced: bool,
 ) -> Model:
     started = time.monotonic()
-    model = await asyncio.to_thread(load_model, version, options, batching, metrics, transport)
+    model = await asyncio.to_thread(
+        load_model, version, options, batching, metrics, transport, traced=traced
+    )
     seconds = time.monotonic() - started
     metrics.model_loaded(version.name, version.version, version.digest, model.provider, seconds)
     log.info(
