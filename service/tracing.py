@@ -4,6 +4,7 @@ Names are those of the semantic conventions for RPC. A caller's context comes as
 and `tracestate`; whether a trace is recorded is decided where it begins.
 """
 
+import threading
 import time
 from collections.abc import Coroutine, Iterable
 from dataclasses import replace
@@ -30,7 +31,8 @@ from service.transport.metadata import REQUEST_ID, request_id, values_of
 
 T = TypeVar("T")
 _DISTRIBUTION: Final = "vae-serving"
-_EXPORT_SECONDS: Final = 2.0  # a collector that is gone must not hold up the end of the service
+_EXPORT_SECONDS: Final = 2.0
+_LAST_SECONDS: Final = 3.0  # a collector that hangs must not hold up the end of the service
 _DELAY_MILLIS: Final = 1000
 _QUEUE, _BATCH = 4096, 512
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
@@ -79,8 +81,10 @@ class Tracing:
         ]
 
     def close(self) -> None:
-        """Sends what is left, and ends the thread."""
-        self._provider.shutdown()
+        """Sends what is left, as far as the collector takes it within some seconds."""
+        thread = threading.Thread(target=self._provider.shutdown, daemon=True)
+        thread.start()
+        thread.join(_LAST_SECONDS)
 
     def _unary(self, method: Method) -> Method:
         async def handle(request: Any, call: Call) -> Response:
