@@ -148,13 +148,12 @@ async def serve(settings: Settings, log: Logger) -> None:
         metrics,
         log,
     )
-    for protocol in (*protocols, health):
+    for protocol in protocols:
         methods = protocol.methods()
         if not settings.admin:
             methods = without_admin(methods)
-        if tracing is not None and protocol is not health:
-            methods = tracing.traced(methods)
-        transport.add(methods)
+        transport.add(methods if tracing is None else tracing.traced(methods))
+    transport.add(health.methods())
     transport.add(reflection_methods((*services, HEALTH_SERVICE)))
     metrics_server, metrics_port = serve_metrics(
         settings.metrics_host, settings.metrics_port, metrics.registry
