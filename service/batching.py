@@ -104,9 +104,9 @@ class Entry:
     """One request in the queue, and its completion.
 
     `on_done` is called exactly once, on any thread, when `outputs` or `error` is set; after
-    cancel() it may not be called at all. It must not raise. Then `queue_delay` is the seconds from
-    admission to its first batch, `seconds` what its batches ran, and `batch_items` the items,
-    without padding, of the largest of them.
+    cancel() it may not be called at all. It must not raise. Then `started` is when its first item
+    was taken into a batch, `seconds` what its batches ran, and `batch_items` the items, without
+    padding, of the largest of them.
     """
 
     inputs: Arrays
@@ -114,10 +114,10 @@ class Entry:
     deadline: float | None
     on_done: Callable[["Entry"], None]
     admitted: float
+    started: float | None = None
     outputs: Arrays | None = None
     error: ServiceError | None = None
     cancelled: bool = False
-    queue_delay: float = 0.0
     seconds: float = 0.0
     batch_items: int = 0
     taken: int = 0
@@ -159,8 +159,10 @@ class Batcher:
         clock: Clock | None = None,
         instances: int = 1,
         wake: Callable[[Callable[[], bool]], None] | None = None,
+        on_admitted: Callable[[Entry], None] | None = None,
         name: str = "batcher",
     ) -> None:
+        """on_admitted: sees every entry on its caller's thread, before anything happens to it."""
         self._run = run
         self._options = options
         self._observer = observer
@@ -174,6 +176,7 @@ class Batcher:
         self._weight = 1.0
         self._instances = instances
         self._wake = wake
+        self._on_admitted = on_admitted
         self._turn = threading.RLock()  # one batch at a time, where wake is given
         self._turns = threading.Semaphore(instances)  # a thread without one only answers
         self._threads = [
@@ -213,6 +216,8 @@ class Batcher:
                 self._observer.entry_rejected("queue_full")
                 raise QueueFull(self._drain_seconds())
             entry = Entry(inputs, items, deadline, on_done, self._clock.now())
+            if self._on_admitted is not None:
+                self._on_admitted(entry)
             first = not self._queue
             self._queue.append(entry)
             self._queued_items += items
@@ -318,8 +323,8 @@ class Batcher:
                 expired.append(entry)
             else:
                 if not entry.taken:
-                    entry.queue_delay = now - entry.admitted
-                    self._observer.entry_started(entry.queue_delay)
+                    entry.started = now
+                    self._observer.entry_started(now - entry.admitted)
                 count = min(left, room)
                 parts.append(_Part(entry, entry.taken, entry.taken + count))
                 entry.taken += count

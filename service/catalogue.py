@@ -61,7 +61,7 @@ class Catalogue:
 
 
 def _execution(model: Model) -> bytes:
-    constant = vae_pb.Execution(
-        provider=model.provider, reproducibility=vae_pb.REPRODUCIBILITY_SAME_NOISE
-    )
-    return constant.SerializeToString()
+    level = vae_pb.REPRODUCIBILITY_SAME_NOISE
+    if model.same_bits:
+        level = vae_pb.REPRODUCIBILITY_SAME_BITS
+    return vae_pb.Execution(provider=model.provider, reproducibility=level).SerializeToString()

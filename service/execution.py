@@ -20,6 +20,7 @@ class Execution:
 
     def add(self, entry: Entry) -> None:
         """Counts an entry that ended."""
-        self.queue_seconds += entry.queue_delay
+        started = entry.admitted if entry.started is None else entry.started
+        self.queue_seconds += started - entry.admitted
         self.compute_seconds += entry.seconds
         self.batch_items = max(self.batch_items, entry.batch_items)

@@ -42,10 +42,16 @@ class Model:
     """
 
     def __init__(
-        self, version: ModelVersion, batchers: Mapping[str, Batcher], provider: str
+        self,
+        version: ModelVersion,
+        batchers: Mapping[str, Batcher],
+        provider: str,
+        *,
+        same_bits: bool = False,
     ) -> None:
         self.version = version
         self.provider = provider
+        self.same_bits = same_bits  # of an item, whatever shares its batch
         self.batchers = batchers
         self.observation_shape = tuple(version.manifest.observations.shape[1:])
         self.latent_shape = version.graphs["decoder"].input("latents").shape

@@ -8,7 +8,9 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from service.auth.choice import make_authorize
 from service.batching import BatchingOptions
 from service.catalogue import Catalogue, Limits
 from service.control import Control, Load
@@ -30,14 +32,28 @@ from service.reflection import reflection_methods
 from service.repository import ModelVersion, RepositoryError
 from service.servicer import VAE_SERVICE, Servicer
 from service.session import SessionOptions, choose_provider, cpu_quota
-from service.settings import Settings, tls_files
+from service.settings import Settings, SettingsError, tls_files
 from service.sources import DirectorySource, Source
 from service.transport import TransportOptions
 from service.transport.choice import make_transport
 from service.wanted import WantedModels
 
+if TYPE_CHECKING:
+    from service.tracing import Tracing
+
 _LAST_SECONDS = 5.0
 _WANTED_SECONDS = 0.5  # between looks at what another process was asked for
+
+
+def _make_tracing(settings: Settings) -> "Tracing | None":
+    """Its libraries are an extra, and are not even imported where nothing is traced."""
+    if not settings.trace_endpoint:
+        return None
+    try:
+        from service.tracing import Tracing
+    except ImportError as error:
+        raise SettingsError("--trace-endpoint needs the extra vae-serving[tracing]") from error
+    return Tracing(settings.trace_endpoint, settings.trace_ratio)
 
 
 def longest_drain(settings: Settings) -> float:
@@ -63,13 +79,18 @@ def batching_options(settings: Settings) -> BatchingOptions:
 
 
 def loader(
-    options: SessionOptions, batching: BatchingOptions, metrics: Metrics, transport: Idles
+    options: SessionOptions,
+    batching: BatchingOptions,
+    metrics: Metrics,
+    transport: Idles,
+    *,
+    traced: bool = False,
 ) -> Load:
     """Makes a served model of a version and its own settings."""
 
     def load(version: ModelVersion, own: ModelSettings) -> Model:
         version, knobs = settled(version, batching, own)
-        return load_model(version, options, knobs, metrics, transport, own.instances)
+        return load_model(version, options, knobs, metrics, transport, own.instances, traced=traced)
 
     return load
 
@@ -104,14 +125,20 @@ async def serve(settings: Settings, log: Logger) -> None:
         models_service,
         inference,
     )
+    tracing = _make_tracing(settings)
     transport = await make_transport(
         settings.transport,
-        TransportOptions(settings.listen, settings.reuse_port, tls=tls_files(settings)),
+        TransportOptions(
+            settings.listen,
+            settings.reuse_port,
+            tls=tls_files(settings),
+            authorize=make_authorize(settings, log),
+            slow_seconds=settings.slow_request_seconds,
+        ),
         metrics,
         log,
     )
-    for protocol in (*protocols, health):
-        transport.add(protocol.methods())
+    transport.add(health.methods())
     transport.add(reflection_methods((*services, HEALTH_SERVICE)))
 
     def publish(models: Models) -> None:
@@ -122,7 +149,7 @@ async def serve(settings: Settings, log: Logger) -> None:
     control = Control(
         make_source(settings),
         settings.version_policy,
-        loader(options, batching, metrics, transport),
+        loader(options, batching, metrics, transport, traced=tracing is not None),
         publish,
         metrics,
         log,
@@ -131,7 +158,10 @@ async def serve(settings: Settings, log: Logger) -> None:
     wanted = WantedModels(control, settings.wanted_file)
     executor = ThreadPoolExecutor(1, "model-control")  # starts with the first load
     load, unload = (wanted.load, wanted.unload) if explicit else (None, None)
-    transport.add(RepositoryV2(lambda: control.states, load, unload, executor).methods())
+    repository = RepositoryV2(lambda: control.states, load, unload, executor)
+    for protocol in (*protocols, repository):
+        methods = protocol.methods()
+        transport.add(methods if tracing is None else tracing.traced(methods))
     metrics_server, metrics_port = serve_metrics(
         settings.metrics_host, settings.metrics_port, metrics.registry
     )
@@ -177,6 +207,8 @@ async def serve(settings: Settings, log: Logger) -> None:
         executor.shutdown(wait=False, cancel_futures=True)
         metrics_server.shutdown()
         metrics_server.server_close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
     log.info("stopped")
 
 

@@ -69,7 +69,9 @@ class _ReproducibilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Repro
     with another number of threads or on another processor: answers agree to about 1e-5.
     """
     REPRODUCIBILITY_SAME_BITS: _Reproducibility.ValueType  # 2
-    """Bit for bit, on the same kind of processor and release, whatever shares the batch."""
+    """Bit for bit, on the same kind of processor and release, whatever shares the batch: seen when the version was loaded,
+    for an item in batches of every size, first and last in them.
+    """
 
 class Reproducibility(_Reproducibility, metaclass=_ReproducibilityEnumTypeWrapper):
     """Which answers to the same inputs, seed and model version are equal."""
@@ -81,7 +83,9 @@ REPRODUCIBILITY_SAME_NOISE: Reproducibility.ValueType  # 1
 with another number of threads or on another processor: answers agree to about 1e-5.
 """
 REPRODUCIBILITY_SAME_BITS: Reproducibility.ValueType  # 2
-"""Bit for bit, on the same kind of processor and release, whatever shares the batch."""
+"""Bit for bit, on the same kind of processor and release, whatever shares the batch: seen when the version was loaded,
+for an item in batches of every size, first and last in them.
+"""
 Global___Reproducibility: _TypeAlias = Reproducibility  # noqa: Y015
 
 class _Interpolation:
