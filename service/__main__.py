@@ -8,7 +8,7 @@ import sys
 import uvloop
 
 from service.check import check
-from service.logs import make_logger
+from service.logs import adopt_libraries, make_logger
 from service.processes import supervise
 from service.repository import RepositoryError
 from service.server import serve
@@ -32,6 +32,7 @@ def main() -> int:
             print(table)
             return 0 if sound else 1
         log = make_logger(settings.log_level)
+        adopt_libraries(log)
         if settings.processes > 1:
             return uvloop.run(supervise(settings, sys.argv[1:], log))
         uvloop.run(serve(settings, log))

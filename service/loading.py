@@ -8,11 +8,13 @@ from typing import Protocol
 from vae.manifest.v1 import manifest_pb2
 
 from service.batching import Arrays, Batcher, BatchingOptions
+from service.control import Load
 from service.metrics import Metrics
 from service.model import Model
 from service.model_settings import ModelSettings
 from service.repository import Graph, ModelVersion
 from service.session import Session, SessionOptions
+from service.spans import follow
 
 _INLINE_SECONDS = 0.001
 
@@ -30,6 +32,8 @@ def load_model(
     metrics: Metrics,
     transport: Idles,
     instances: int = 1,
+    *,
+    traced: bool = False,
 ) -> Model:
     """Loads every graph of version, warms up every bucket, and starts its batchers.
 
@@ -49,11 +53,29 @@ def load_model(
             metrics.observer(version.name, version.version, kind),
             instances=instances,
             wake=transport.when_idle if inline else None,
+            on_admitted=follow(f"{version.name}.{kind}") if traced else None,
             name=f"{version.name}-{kind}",
         )
         metrics.queue(version.name, version.version, kind, _queue_length(batcher))
         batchers[kind] = batcher
     return Model(version, batchers, options.provider)
+
+
+def loader(
+    options: SessionOptions,
+    batching: BatchingOptions,
+    metrics: Metrics,
+    transport: Idles,
+    *,
+    traced: bool = False,
+) -> Load:
+    """Makes a served model of a version and its own settings. batching: of models without any."""
+
+    def load(version: ModelVersion, own: ModelSettings) -> Model:
+        version, knobs = settled(version, batching, own)
+        return load_model(version, options, knobs, metrics, transport, own.instances, traced=traced)
+
+    return load
 
 
 def settled(

@@ -5,36 +5,50 @@ import contextlib
 import gc
 import os
 import signal
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from service.auth.choice import make_authorize
+from service.auth.rights import without_admin
 from service.batching import BatchingOptions
-from service.control import Control, Load
-from service.errors import ServiceError
+from service.control import Control
+from service.following import following, load_first
 from service.health import HEALTH_SERVICE, Health
 from service.inference_repository import RepositoryV2
 from service.inference_v2 import INFERENCE_SERVICE, InferenceV2
 from service.lifeline import hold
-from service.loading import Idles, load_model, settled
+from service.loading import loader
 from service.logs import Logger
 from service.metrics import Metrics, serve_metrics
-from service.model import Model, Models
+from service.model import Models
 from service.model_servicer import MODEL_SERVICE, ModelServicer
-from service.model_settings import ModelSettings
 from service.object_source import ObjectSource
 from service.reflection import reflection_methods
-from service.repository import ModelVersion, RepositoryError
+from service.repository import RepositoryError
 from service.servicer import VAE_SERVICE, Limits, Servicer
 from service.session import SessionOptions, choose_provider, cpu_quota
-from service.settings import Settings, tls_files
+from service.settings import Settings, SettingsError, tls_files
 from service.sources import DirectorySource, Source
 from service.transport import TransportOptions
 from service.transport.choice import make_transport
 from service.wanted import WantedModels
 
+if TYPE_CHECKING:
+    from service.tracing import Tracing
+
 _LAST_SECONDS = 5.0
-_WANTED_SECONDS = 0.5  # between looks at what another process was asked for
+
+
+def _make_tracing(settings: Settings) -> "Tracing | None":
+    """Its libraries are an extra, and are not even imported where nothing is traced."""
+    if not settings.trace_endpoint:
+        return None
+    try:
+        from service.tracing import Tracing
+    except ImportError as error:
+        raise SettingsError("--trace-endpoint needs the extra vae-serving[tracing]") from error
+    return Tracing(settings.trace_endpoint, settings.trace_ratio)
 
 
 def longest_drain(settings: Settings) -> float:
@@ -57,18 +71,6 @@ def batching_options(settings: Settings) -> BatchingOptions:
         max_queue_delay=settings.max_queue_delay_ms / 1000,
         max_queue_items=settings.max_queue_items,
     )
-
-
-def loader(
-    options: SessionOptions, batching: BatchingOptions, metrics: Metrics, transport: Idles
-) -> Load:
-    """Makes a served model of a version and its own settings."""
-
-    def load(version: ModelVersion, own: ModelSettings) -> Model:
-        version, knobs = settled(version, batching, own)
-        return load_model(version, options, knobs, metrics, transport, own.instances)
-
-    return load
 
 
 async def serve(settings: Settings, log: Logger) -> None:
@@ -96,15 +98,19 @@ async def serve(settings: Settings, log: Logger) -> None:
         ModelServicer(limits),
         InferenceV2(limits, metrics.observer, lambda: health.ready),
     )
+    tracing = _make_tracing(settings)
     transport = await make_transport(
         settings.transport,
-        TransportOptions(settings.listen, settings.reuse_port, tls=tls_files(settings)),
+        TransportOptions(
+            settings.listen,
+            settings.reuse_port,
+            tls=tls_files(settings),
+            authorize=make_authorize(settings, log),
+            slow_seconds=settings.slow_request_seconds,
+        ),
         metrics,
         log,
     )
-    for protocol in (*protocols, health):
-        transport.add(protocol.methods())
-    transport.add(reflection_methods((*services, HEALTH_SERVICE)))
 
     def publish(models: Models) -> None:
         for protocol in protocols:
@@ -114,7 +120,7 @@ async def serve(settings: Settings, log: Logger) -> None:
     control = Control(
         make_source(settings),
         settings.version_policy,
-        loader(options, batching, metrics, transport),
+        loader(options, batching, metrics, transport, traced=tracing is not None),
         publish,
         metrics,
         log,
@@ -123,7 +129,13 @@ async def serve(settings: Settings, log: Logger) -> None:
     wanted = WantedModels(control, settings.wanted_file)
     executor = ThreadPoolExecutor(1, "model-control")  # starts with the first load
     load, unload = (wanted.load, wanted.unload) if explicit else (None, None)
-    transport.add(RepositoryV2(lambda: control.states, load, unload, executor).methods())
+    for protocol in (*protocols, RepositoryV2(lambda: control.states, load, unload, executor)):
+        methods = protocol.methods()
+        if not settings.admin:
+            methods = without_admin(methods)
+        transport.add(methods if tracing is None else tracing.traced(methods))
+    transport.add(health.methods())
+    transport.add(reflection_methods((*services, HEALTH_SERVICE)))
     metrics_server, metrics_port = serve_metrics(
         settings.metrics_host, settings.metrics_port, metrics.registry
     )
@@ -143,7 +155,7 @@ async def serve(settings: Settings, log: Logger) -> None:
     try:
         if not settings.reuse_port:
             await listen()
-        await loop.run_in_executor(executor, _first, settings, control, wanted)
+        await loop.run_in_executor(executor, load_first, settings, control, wanted)
         if settings.reuse_port:  # not before: the port's other processes take the calls
             await listen()
         while not stopping.is_set():
@@ -151,7 +163,7 @@ async def serve(settings: Settings, log: Logger) -> None:
                 _spare_collector()
                 health.set_ready(True)
                 log.info("ready", models=control.served)
-            period, follow = _following(settings, control, wanted)
+            period, follow = following(settings, control, wanted)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), period)
                 break
@@ -169,42 +181,9 @@ async def serve(settings: Settings, log: Logger) -> None:
         executor.shutdown(wait=False, cancel_futures=True)
         metrics_server.shutdown()
         metrics_server.server_close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
     log.info("stopped")
-
-
-def _first(settings: Settings, control: Control, wanted: WantedModels) -> None:
-    """Loads what is served from the start.
-
-    Raises what keeps the service from starting: an unreadable repository, a model that cannot be
-    loaded unless the repository is polled for a better one, or no model unless some may come.
-    """
-    failures = control.follow()
-    if settings.model_control == "explicit":
-        for name in settings.load_models.split(",") if settings.load_models else ():
-            try:
-                wanted.load(name)
-            except ServiceError as error:
-                raise RepositoryError(f"--load-models: {name}: {error}") from error
-        wanted.follow()
-    elif settings.model_control == "none":
-        if failures:
-            raise failures[0]
-        if not control.states:
-            place = settings.repository
-            raise RepositoryError(
-                f"{place} holds no model; expected {place}/NAME/VERSION/manifest.json"
-            )
-
-
-def _following(
-    settings: Settings, control: Control, wanted: WantedModels
-) -> tuple[float | None, Callable[[], object]]:
-    """Seconds until what is served is looked at again, None for never, and how."""
-    if settings.model_control == "poll":
-        return settings.repository_poll_seconds, control.follow
-    if settings.wanted_file is not None and settings.model_control == "explicit":
-        return _WANTED_SECONDS, wanted.follow
-    return None, control.follow
 
 
 def _spare_collector() -> None:

@@ -64,6 +64,28 @@ class Settings(BaseModel):
     tls_client_ca: Path | None = Field(
         None, description="PEM file; clients must show a certificate that it signed"
     )
+    tokens: Path | None = Field(
+        None, description="TOML file of hashed bearer tokens; callers must show one"
+    )
+    jwt_keys: Path | None = Field(
+        None, description="JWKS file; callers may show a JWT that one of its keys signed"
+    )
+    jwt_issuer: str = Field("", description="iss that a JWT must have")
+    jwt_audience: str = Field("", description="aud that a JWT must have")
+    jwt_rights_claim: str = Field("scope", description="claim of a JWT that names its rights")
+    jwt_leeway: float = Field(30.0, ge=0, le=600, description="seconds that clocks may differ")
+    admin: bool = Field(False, description="serve the calls that load and unload: true, false")
+    trace_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://.+)?$",
+        description="URL that takes OTLP traces over HTTP, as http://HOST:4318/v1/traces",
+    )
+    trace_ratio: float = Field(
+        0.01, ge=0, le=1, description="share of the traces to record that a caller has not begun"
+    )
+    slow_request_seconds: float = Field(
+        5.0, gt=0, description="unary calls that take longer are logged"
+    )
     threads: int = Field(0, ge=0, description="threads of one session; 0 takes the CPU quota")
     max_queue_delay_ms: float = Field(
         0.0, ge=0, le=1000, description="longest wait for a fuller batch"
