@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 from service.control import NOT_WANTED, READY, Control
+from service.loading import loader
 from service.logs import make_logger
 from service.metrics import Metrics
 from service.model import Model, Models
-from service.server import batching_options, loader, make_source
+from service.server import batching_options, make_source
 from service.session import SessionOptions, choose_provider, cpu_quota
 from service.settings import Settings
 

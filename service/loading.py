@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from vae.manifest.v1 import manifest_pb2
 
 from service.batching import Arrays, Batcher, BatchingOptions
+from service.control import Load
 from service.metrics import Metrics
 from service.model import Model
 from service.model_settings import ModelSettings
@@ -61,6 +62,23 @@ def load_model(
         batchers[kind] = batcher
     same_bits = all(warm.same_bits for warm in loaded.values())
     return Model(version, batchers, options.provider, same_bits=same_bits)
+
+
+def loader(
+    options: SessionOptions,
+    batching: BatchingOptions,
+    metrics: Metrics,
+    transport: Idles,
+    *,
+    traced: bool = False,
+) -> Load:
+    """Makes a served model of a version and its own settings. batching: of models without any."""
+
+    def load(version: ModelVersion, own: ModelSettings) -> Model:
+        version, knobs = settled(version, batching, own)
+        return load_model(version, options, knobs, metrics, transport, own.instances, traced=traced)
+
+    return load
 
 
 def settled(
@@ -123,13 +141,8 @@ def gives_same_bits(
     slices = [slice(None, None, -1)]
     for bucket in buckets[:-1]:
         slices += [slice(0, bucket), slice(largest - bucket, largest)]
-    # A list, not a generator: every bucket shall run.
-    return all(
-        [
-            agree(run({name: array[rows].copy() for name, array in inputs.items()}), rows)
-            for rows in slices
-        ]
-    )
+    parts = [run({name: array[rows].copy() for name, array in inputs.items()}) for rows in slices]
+    return all(agree(part, rows) for part, rows in zip(parts, slices, strict=True))
 
 
 def _noise(graph: Graph, items: int) -> Arrays:

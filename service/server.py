@@ -5,7 +5,6 @@ import contextlib
 import gc
 import os
 import signal
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,23 +12,22 @@ from typing import TYPE_CHECKING
 from service.auth.choice import make_authorize
 from service.batching import BatchingOptions
 from service.catalogue import Catalogue, Limits
-from service.control import Control, Load
-from service.errors import ServiceError
+from service.control import Control
+from service.following import following, load_first
 from service.health import HEALTH_SERVICE, Health
 from service.inference_repository import RepositoryV2
 from service.inference_v2 import INFERENCE_SERVICE, InferenceV2
 from service.latent_servicer import LatentServicer
 from service.lifeline import hold
-from service.loading import Idles, load_model, settled
+from service.loading import loader
 from service.logs import Logger
 from service.metrics import Metrics, serve_metrics
-from service.model import Model, Models
+from service.model import Models
 from service.model_servicer import MODEL_SERVICE, ModelServicer
-from service.model_settings import ModelSettings
 from service.object_source import ObjectSource
 from service.observations import Observing
 from service.reflection import reflection_methods
-from service.repository import ModelVersion, RepositoryError
+from service.repository import RepositoryError
 from service.servicer import VAE_SERVICE, Servicer
 from service.session import SessionOptions, choose_provider, cpu_quota
 from service.settings import Settings, SettingsError, tls_files
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
     from service.tracing import Tracing
 
 _LAST_SECONDS = 5.0
-_WANTED_SECONDS = 0.5  # between looks at what another process was asked for
 
 
 def _make_tracing(settings: Settings) -> "Tracing | None":
@@ -76,23 +73,6 @@ def batching_options(settings: Settings) -> BatchingOptions:
         max_queue_delay=settings.max_queue_delay_ms / 1000,
         max_queue_items=settings.max_queue_items,
     )
-
-
-def loader(
-    options: SessionOptions,
-    batching: BatchingOptions,
-    metrics: Metrics,
-    transport: Idles,
-    *,
-    traced: bool = False,
-) -> Load:
-    """Makes a served model of a version and its own settings."""
-
-    def load(version: ModelVersion, own: ModelSettings) -> Model:
-        version, knobs = settled(version, batching, own)
-        return load_model(version, options, knobs, metrics, transport, own.instances, traced=traced)
-
-    return load
 
 
 async def serve(settings: Settings, log: Logger) -> None:
@@ -138,8 +118,6 @@ async def serve(settings: Settings, log: Logger) -> None:
         metrics,
         log,
     )
-    transport.add(health.methods())
-    transport.add(reflection_methods((*services, HEALTH_SERVICE)))
 
     def publish(models: Models) -> None:
         for publisher in publishers:
@@ -162,6 +140,8 @@ async def serve(settings: Settings, log: Logger) -> None:
     for protocol in (*protocols, repository):
         methods = protocol.methods()
         transport.add(methods if tracing is None else tracing.traced(methods))
+    transport.add(health.methods())
+    transport.add(reflection_methods((*services, HEALTH_SERVICE)))
     metrics_server, metrics_port = serve_metrics(
         settings.metrics_host, settings.metrics_port, metrics.registry
     )
@@ -181,7 +161,7 @@ async def serve(settings: Settings, log: Logger) -> None:
     try:
         if not settings.reuse_port:
             await listen()
-        await loop.run_in_executor(executor, _first, settings, control, wanted)
+        await loop.run_in_executor(executor, load_first, settings, control, wanted)
         if settings.reuse_port:  # not before: the port's other processes take the calls
             await listen()
         while not stopping.is_set():
@@ -189,7 +169,7 @@ async def serve(settings: Settings, log: Logger) -> None:
                 _spare_collector()
                 health.set_ready(True)
                 log.info("ready", models=control.served)
-            period, follow = _following(settings, control, wanted)
+            period, follow = following(settings, control, wanted)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), period)
                 break
@@ -210,41 +190,6 @@ async def serve(settings: Settings, log: Logger) -> None:
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
     log.info("stopped")
-
-
-def _first(settings: Settings, control: Control, wanted: WantedModels) -> None:
-    """Loads what is served from the start.
-
-    Raises what keeps the service from starting: an unreadable repository, a model that cannot be
-    loaded unless the repository is polled for a better one, or no model unless some may come.
-    """
-    failures = control.follow()
-    if settings.model_control == "explicit":
-        for name in settings.load_models.split(",") if settings.load_models else ():
-            try:
-                wanted.load(name)
-            except ServiceError as error:
-                raise RepositoryError(f"--load-models: {name}: {error}") from error
-        wanted.follow()
-    elif settings.model_control == "none":
-        if failures:
-            raise failures[0]
-        if not control.states:
-            place = settings.repository
-            raise RepositoryError(
-                f"{place} holds no model; expected {place}/NAME/VERSION/manifest.json"
-            )
-
-
-def _following(
-    settings: Settings, control: Control, wanted: WantedModels
-) -> tuple[float | None, Callable[[], object]]:
-    """Seconds until what is served is looked at again, None for never, and how."""
-    if settings.model_control == "poll":
-        return settings.repository_poll_seconds, control.follow
-    if settings.wanted_file is not None and settings.model_control == "explicit":
-        return _WANTED_SECONDS, wanted.follow
-    return None, control.follow
 
 
 def _spare_collector() -> None:

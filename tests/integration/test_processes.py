@@ -208,7 +208,12 @@ def served(service: ServiceProcess, **labels: str) -> list[str]:
 def test_every_process_loads_what_one_is_asked_for(
     start_service: StartService, digits_repository: Path
 ) -> None:
-    options = ("--repository", str(digits_repository), "--model-control", "explicit")
+    options = (
+        "--repository",
+        str(digits_repository),
+        "--model-control",
+        "explicit",
+    )
     with start_service(*options, "--processes", "2") as service:
         service.wait_for_all(2)
         with grpc.insecure_channel(service.target) as channel:

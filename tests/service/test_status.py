@@ -19,6 +19,8 @@ TABLE = [
     (INVALID_COUNT, Code.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
     (errors.ModelNotFound("no such model"), Code.NOT_FOUND, "MODEL_NOT_FOUND"),
     (errors.LatentSpaceMismatch("other"), Code.FAILED_PRECONDITION, "LATENT_SPACE_MISMATCH"),
+    (errors.ModelControlOff("off"), Code.FAILED_PRECONDITION, "MODEL_CONTROL_OFF"),
+    (errors.LoadFailed("damaged"), Code.FAILED_PRECONDITION, "LOAD_FAILED"),
     (errors.HealthUnknown("no such service"), Code.NOT_FOUND, "SERVICE_NOT_FOUND"),
     (errors.Cancelled("the caller is gone"), Code.CANCELLED, "CANCELLED"),
     (errors.Unauthenticated("CREDENTIALS_X", "x"), Code.UNAUTHENTICATED, "CREDENTIALS_X"),
