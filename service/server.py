@@ -21,7 +21,7 @@ from service.repository import Graph, ModelVersion, read_repository
 from service.servicer import VAE_SERVICE, Limits, Servicer
 from service.session import Session, SessionOptions, choose_provider, cpu_quota
 from service.settings import Settings, tls_files
-from service.transport import Transport, TransportOptions
+from service.transport import ConnectionLifetimes, Transport, TransportOptions
 from service.transport.choice import make_transport
 
 _INLINE_SECONDS = 0.001
@@ -116,7 +116,12 @@ async def serve(settings: Settings, log: Logger) -> None:
     )
     transport = await make_transport(
         settings.transport,
-        TransportOptions(settings.listen, settings.reuse_port, tls=tls_files(settings)),
+        TransportOptions(
+            settings.listen,
+            settings.reuse_port,
+            lifetimes=ConnectionLifetimes(max_connection_age=settings.max_connection_age),
+            tls=tls_files(settings),
+        ),
         metrics,
         log,
     )

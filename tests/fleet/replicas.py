@@ -1,0 +1,132 @@
+"""Service processes on addresses of their own behind one name, and load on it."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from scripts.launch import ServiceProcess, running_service
+from tests.fleet.load import Outcome, Report
+from tests.fleet.names import NameServer
+
+SECONDS = 60.0
+
+
+@dataclass
+class Fleet:
+    """Replicas by their addresses. Clients find those in `names.addresses`."""
+
+    repository: Path
+    names: NameServer
+    port: int = 0
+    replicas: dict[str, ServiceProcess] = field(default_factory=dict)
+    log: list[str] = field(default_factory=list)
+    _stacks: dict[str, contextlib.ExitStack] = field(default_factory=dict)
+
+    @property
+    def target(self) -> str:
+        """Where clients call."""
+        return f"dns://{self.names.authority}/vae.test:{self.port}"
+
+    def start(self, address: str, *options: str, repository: Path | None = None) -> ServiceProcess:
+        """Starts a replica and waits until it is ready; the name does not lead to it yet."""
+        stack = contextlib.ExitStack()
+        replica = stack.enter_context(
+            running_service(
+                repository or self.repository,
+                "--drain-timeout",
+                "2",
+                *options,
+                echo=self.log.append,
+                listen=f"{address}:{self.port}",
+            )
+        )
+        self.port = int(replica.target.rpartition(":")[2])
+        self.replicas[address], self._stacks[address] = replica, stack
+        return replica
+
+    def stop(self, address: str) -> int:
+        """Drains a replica, and returns its exit code."""
+        code = self.replicas.pop(address).stop()
+        self._stacks.pop(address).close()
+        return code
+
+    def kill(self, address: str) -> None:
+        """Ends a replica with SIGKILL."""
+        self.replicas.pop(address)
+        self._stacks.pop(address).close()
+
+    def stop_all(self) -> None:
+        """Ends every replica."""
+        for address in list(self.replicas):
+            self.kill(address)
+
+    def answered(self) -> dict[str, dict[str, float]]:
+        """How many calls of VaeService each replica has answered, by address and status code."""
+        return {address: _answered(replica) for address, replica in self.replicas.items()}
+
+
+def _answered(replica: ServiceProcess) -> dict[str, float]:
+    codes: dict[str, float] = {"OK": 0.0}
+    for family in text_string_to_metric_families(replica.scrape()):
+        for sample in family.samples:
+            unary = sample.labels.get("method", "") in (
+                "vae.v1.VaeService/Sample",
+                "vae.v1.VaeService/Encode",
+                "vae.v1.VaeService/Decode",
+            )
+            if sample.name == "vae_requests_total" and unary:
+                code = sample.labels["code"]
+                codes[code] = codes.get(code, 0.0) + sample.value
+    return codes
+
+
+class Load:
+    """A running load; `report` once the block has ended."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.report = Report()
+        self._process = process
+
+    def last(self, seconds: float) -> None:
+        """Lets it run on."""
+        threading.Event().wait(seconds)
+
+    def finish(self) -> None:
+        """Ends it and reads what became of it."""
+        out, _ = self._process.communicate(timeout=SECONDS)
+        values = json.loads(out)
+        calls = [Outcome(**outcome) for outcome in values.pop("calls")]
+        self.report = Report(calls, **values)
+
+
+@contextlib.contextmanager
+def loading(target: str, rate: float = 60.0) -> Iterator[Load]:
+    """Loads a target from a process of its own until the block ends."""
+    command = [sys.executable, "-m", "tests.fleet.load", target, str(rate)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "loading\n"
+            load = Load(process)
+            yield load
+            load.finish()
+        finally:
+            process.kill()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Looks again and again. Raises TimeoutError when it takes too long."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("it has not happened")
+        time.sleep(0.05)
