@@ -9,8 +9,9 @@ import pytest
 from service.transport import TransportOptions
 from vae_client.channel import DEFAULT_TIMEOUT, OPTIONS, SERVICE_CONFIG, address
 
-PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
+ROOT = Path(__file__).parents[2]
 ARGUMENTS = dict(OPTIONS)
+NUMBERS = {name: value for name, value in OPTIONS if name != "grpc.service_config"}
 
 
 @pytest.mark.parametrize(
@@ -53,12 +54,19 @@ def test_a_call_outlives_the_search_for_a_silent_replica() -> None:
 
 
 def test_the_page_for_other_languages_shows_the_same() -> None:
-    text = PAGE.read_text()
+    text = (ROOT / "docs" / "clients.md").read_text()
     shown = re.search(r"```json\n(.*?)```", text, re.DOTALL)
 
     assert shown is not None
     assert shown[1] == SERVICE_CONFIG
-    options = dict(re.findall(r"^\| `(grpc\.\S+)` \| ([\d,]+) \|", text, re.MULTILINE))
-    numbers = {name: int(value.replace(",", "")) for name, value in options.items()}
-    assert numbers == {name: value for name, value in OPTIONS if name != "grpc.service_config"}
+    options = re.findall(r"^\| `(grpc\.\S+)` \| ([\d,]+) \|", text, re.MULTILINE)
+    assert {name: int(value.replace(",", "")) for name, value in options} == NUMBERS
     assert f"{DEFAULT_TIMEOUT:.0f} seconds" in text
+
+
+def test_the_example_for_node_has_the_same() -> None:
+    text = (ROOT / "examples" / "node" / "client.mjs").read_text()
+
+    options = re.findall(r"'(grpc\.\S+)': ([\d_]+)", text)
+    assert {name: int(value) for name, value in options} == NUMBERS
+    assert f"seconds = {DEFAULT_TIMEOUT:.0f};" in text
