@@ -28,6 +28,9 @@ OPTIONS: Final = (
     ("grpc.per_rpc_retry_buffer_size", _MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", round(_KEEPALIVE_TIME * 1000)),
     ("grpc.keepalive_timeout_ms", round(_KEEPALIVE_TIMEOUT * 1000)),
+    # Without it grpcio waits for a minute, and without the next it stops to ask after two pings.
+    ("grpc.http2.ping_timeout_ms", round(_KEEPALIVE_TIMEOUT * 1000)),
+    ("grpc.http2.max_pings_without_data", 0),
     # New replicas are found soon, and those that come back.
     ("grpc.dns_min_time_between_resolutions_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),

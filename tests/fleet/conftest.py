@@ -38,9 +38,9 @@ def record(request: pytest.FixtureRequest) -> Iterator[Callable[[str, Report], N
         rows.append((name, *map(str, row)))
 
     yield add
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    reporter = request.config.pluginmanager.getplugin("terminalreporter")
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         for row in rows:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-            print("\n" + "  ".join(cells), end="")
+            reporter.write("\n" + "  ".join(cells))

@@ -107,7 +107,8 @@ async def load(target: str, rate: float) -> Report:
     async with AsyncVaeClient(target) as client:
         caller = Caller(client, report)
         await client.models()
-        print("loading", flush=True)
+        sys.stdout.write("loading\n")
+        sys.stdout.flush()
         stream = asyncio.create_task(caller.read_stream())
         running: set[asyncio.Task[None]] = set()
         first = due = time.monotonic()

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +19,8 @@ from tests.fleet.load import Outcome, Report
 from tests.fleet.names import NameServer
 
 SECONDS = 60.0
+# Short, so that streams are cut and connections made anew while the load runs.
+OPTIONS = ("--drain-timeout", "2", "--max-connection-age", "5")
 
 
 @dataclass
@@ -35,15 +39,13 @@ class Fleet:
         """Where clients call."""
         return f"dns://{self.names.authority}/vae.test:{self.port}"
 
-    def start(self, address: str, *options: str, repository: Path | None = None) -> ServiceProcess:
+    def start(self, address: str, repository: Path | None = None) -> ServiceProcess:
         """Starts a replica and waits until it is ready; the name does not lead to it yet."""
         stack = contextlib.ExitStack()
         replica = stack.enter_context(
             running_service(
                 repository or self.repository,
-                "--drain-timeout",
-                "2",
-                *options,
+                *OPTIONS,
                 echo=self.log.append,
                 listen=f"{address}:{self.port}",
             )
@@ -62,6 +64,16 @@ class Fleet:
         """Ends a replica with SIGKILL."""
         self.replicas.pop(address)
         self._stacks.pop(address).close()
+
+    def freeze(self, address: str) -> None:
+        """Stops a replica's process, as if the network to it were cut: nothing comes from it."""
+        process = self.replicas[address].process
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def thaw(self, address: str) -> None:
+        """Lets a replica's process go on."""
+        self.replicas[address].process.send_signal(signal.SIGCONT)
 
     def stop_all(self) -> None:
         """Ends every replica."""
@@ -108,7 +120,7 @@ class Load:
 
 
 @contextlib.contextmanager
-def loading(target: str, rate: float = 60.0) -> Iterator[Load]:
+def loading(target: str, rate: float = 30.0) -> Iterator[Load]:
     """Loads a target from a process of its own until the block ends."""
     command = [sys.executable, "-m", "tests.fleet.load", target, str(rate)]
     pipe = subprocess.PIPE
