@@ -103,16 +103,17 @@ class AsyncVaeClient:
     async def _parts(self, stream: Stream[T]) -> AsyncIterator[T]:
         method = stream.method(self._stubs)
         repeats = Repeats(DEFAULT_STREAM_TIMEOUT if stream.timeout is None else stream.timeout)
-        while not stream.done:
-            wait = 0.0
+        while True:
             try:
                 async for message in method(stream.request(), timeout=repeats.remaining):
                     repeats.progress()
                     yield stream.take(message)
+                return
             except grpc.aio.AioRpcError as error:
+                if stream.done:
+                    return
                 failure = error_of(error)
-                again = stream.wait(failure, repeats)
-                if again is None:
+                wait = stream.wait(failure, repeats)
+                if wait is None:
                     raise failure from error
-                wait = again
             await asyncio.sleep(wait)

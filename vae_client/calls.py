@@ -159,7 +159,11 @@ def encode_stream(
     labels: Sequence[int] = (),
     timeout: float | None = None,
 ) -> InOrder[Posterior]:
-    """The posterior of each batch of observations, in order. timeout: an hour unless given."""
+    """The posterior of each batch of observations, in order.
+
+    Goes on at another replica where a stream broke. timeout is for all of them, an hour unless
+    given.
+    """
     requests = (messages.encode_stream_request(model, batch, labels) for batch in batches)
     return InOrder(lambda on: on.vae.EncodeStream, requests, messages.posterior, timeout)
 
@@ -173,7 +177,7 @@ def decode_stream(
     uint8: bool = False,
     timeout: float | None = None,
 ) -> InOrder[Decoded]:
-    """The observations of each batch of latents, in order. timeout: an hour unless given."""
+    """The observations of each batch of latents, in order. As encode_stream."""
     requests = (
         messages.decode_stream_request(model, batch, latent_space, labels, uint8)
         for batch in batches

@@ -1,5 +1,6 @@
 """The state of calls that are answered in parts; no I/O."""
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -85,7 +86,8 @@ class SampleStream:
 
 
 class InOrder(Generic[T]):
-    """One answer to each of many requests, in their order. See Stream."""
+    """One answer to each of many requests, in their order; after a break, what has not been
+    answered is sent again. See Stream."""
 
     def __init__(
         self,
@@ -96,19 +98,39 @@ class InOrder(Generic[T]):
     ) -> None:
         self.method = method
         self.timeout = timeout
-        self.done = False
+        self.done = False  # whether more are to be answered, the caller's requests know
         self._requests = requests
         self._read = read
+        self._taking = threading.Lock()
+        self._taken = 0  # requests from the caller
+        self._answered = 0
+        self._open: dict[int, Message] = {}  # those between, by their numbers
 
     def request(self) -> Iterator[Message]:
-        """See Stream."""
-        self.done = True  # the requests come from the caller, once
-        return self._requests
+        """See Stream. gRPC sends from a thread of its own, and that of a call that broke may still
+        wait for the caller's next request, which is then the next call's too."""
+        number = self._answered
+        while True:
+            if number == self._taken:
+                with self._taking:
+                    if number == self._taken:
+                        taken = next(self._requests, None)
+                        if taken is None:
+                            return
+                        self._open[number] = taken
+                        self._taken += 1
+            message = self._open.get(number)
+            if message is None:
+                return  # answered: this is the thread of a call that broke
+            yield message
+            number += 1
 
     def take(self, message: Any) -> T:
         """See Stream."""
+        del self._open[self._answered]
+        self._answered += 1
         return self._read(message.response)
 
     def wait(self, error: VaeError, repeats: Repeats) -> float | None:
-        """See Stream. What has been sent cannot be had again."""
-        return None
+        """See Stream."""
+        return repeats.wait(error, unasked=True)

@@ -50,6 +50,16 @@ class Script(vae_grpc.VaeServiceServicer):
             chunk = self._answer(vae_pb.SampleRequest(sample_count=1, seed=7))
             yield vae_pb.SampleStreamResponse(response=chunk, start_index=index)
 
+    def EncodeStream(  # noqa: N802 - as above
+        self, requests: Iterator[vae_pb.EncodeStreamRequest], context: grpc.ServicerContext
+    ) -> Iterator[vae_pb.EncodeStreamResponse]:
+        for index, message in enumerate(requests):
+            if index == self.chunks_before_failure:
+                self._fail_or_go_on(message, context)
+            mean = message.request.observations
+            response = vae_pb.EncodeResponse(mean=mean, log_variance=mean)
+            yield vae_pb.EncodeStreamResponse(response=response)
+
     def _answer(self, request: vae_pb.SampleRequest) -> vae_pb.SampleResponse:
         values = [[0.0]] * request.sample_count
         return vae_pb.SampleResponse(

@@ -14,6 +14,7 @@ from vae_client.channel import DEFAULT_STREAM_TIMEOUT, DEFAULT_TIMEOUT
 
 Start = Callable[..., Any]
 FULL, UNAVAILABLE = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE
+ROUNDED_UP = 1.1  # by grpcio, a deadline on the wire
 METHODS = ["sample", "encode", "decode", "sample_stream", "encode_stream", "decode_stream"]
 METHODS += ["model", "models"]
 
@@ -102,7 +103,7 @@ def test_every_call_has_a_deadline(script: Start, call: Any) -> None:
 
     call(service.target, "sample", "digits", 1)
 
-    assert 0 < service.remaining[0] <= DEFAULT_TIMEOUT
+    assert 0 < service.remaining[0] <= ROUNDED_UP * DEFAULT_TIMEOUT
 
 
 def test_a_repeat_does_not_renew_the_deadline(script: Start, call: Any) -> None:
@@ -111,7 +112,7 @@ def test_a_repeat_does_not_renew_the_deadline(script: Start, call: Any) -> None:
     call(service.target, "sample", "digits", 1, timeout=9.0)
 
     first, second = service.remaining
-    assert second < first - 0.15  # on the wire it is rounded up, to a tenth here
+    assert second < first - 0.15
 
 
 def test_every_stream_has_a_deadline(script: Start, call: Any) -> None:
@@ -121,7 +122,7 @@ def test_every_stream_has_a_deadline(script: Start, call: Any) -> None:
     call(service.target, "sample_stream", "digits", 1, timeout=5.0)
 
     default, given = service.remaining
-    assert DEFAULT_TIMEOUT < default <= DEFAULT_STREAM_TIMEOUT
+    assert DEFAULT_TIMEOUT < default <= ROUNDED_UP * DEFAULT_STREAM_TIMEOUT
     assert 0 < given < DEFAULT_TIMEOUT
 
 
@@ -133,6 +134,16 @@ def test_a_stream_that_breaks_goes_on_where_it_was(script: Start, call: Any, fai
 
     assert [len(chunk.observations) for chunk in chunks] == [1] * 9
     assert [message.request.start_index for message in service.requests] == [0, 3]
+
+
+def test_requests_of_a_stream_that_breaks_are_each_answered_once(script: Start, call: Any) -> None:
+    service = script((UNAVAILABLE, None), (FULL, 0.01), chunks_before_failure=3)
+    batches = [np.full((1, 2), number, np.float32) for number in range(11)]
+
+    parts = call(service.target, "encode_stream", "digits", iter(batches))
+
+    assert [part.mean.flat[0] for part in parts] == list(range(11))
+    assert len(service.requests) == 3
 
 
 def test_arrays_at_fault_are_refused_by_the_call(script: Start, call: Any) -> None:
