@@ -29,12 +29,19 @@ def fleet(digits_repository: Path) -> Iterator[Fleet]:
 @pytest.fixture(scope="module")
 def record(request: pytest.FixtureRequest) -> Iterator[Callable[[str, Report], None]]:
     """Takes reports, of which it prints a table at the end."""
-    rows = [("what", "calls", "failed", "slowest s", "chunks", "stream")]
+    rows = [("what", "calls", "failed", "slowest s", "chunks", "encoded", "streams")]
 
     def add(name: str, report: Report) -> None:
         failed = sum(call.result != "OK" for call in report.calls)
         slowest = max((call.seconds for call in report.calls), default=0.0)
-        row = (len(report.calls), failed, f"{slowest:.2f}", report.chunks, report.stream)
+        row = (
+            len(report.calls),
+            failed,
+            f"{slowest:.2f}",
+            report.chunks,
+            report.encoded,
+            report.stream,
+        )
         rows.append((name, *map(str, row)))
 
     yield add

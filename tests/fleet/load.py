@@ -1,11 +1,12 @@
 """Open-loop load on a fleet: `python -m tests.fleet.load TARGET RATE`, until standard input ends.
 
-Calls are made at random moments, RATE a second on average, whatever becomes of those before; a
-stream of samples is read beside them. Prints a line once a call has been answered, and at the end
-what became of all (`Report`).
+Calls are made at random moments, RATE a second on average, whatever becomes of those before; two
+streams without an end are read beside them. Prints a line once a call has been answered, and at the
+end what became of all (`Report`).
 """
 
 import asyncio
+import itertools
 import json
 import random
 import sys
@@ -35,10 +36,12 @@ class Outcome:
 
 @dataclass
 class Report:
-    """chunks: of one item each, which the stream brought. stream: "OK", or what went wrong."""
+    """chunks: of one sample each, which a stream brought. encoded: batches, which another did.
+    stream: "OK", or what went wrong with them."""
 
     calls: list[Outcome] = field(default_factory=list)
     chunks: int = 0
+    encoded: int = 0
     stream: str = "OK"
 
 
@@ -82,7 +85,25 @@ class Caller:
         assert decoded.observations.shape == (1, 1, 8, 8)
         return decoded.model
 
-    async def read_stream(self) -> None:
+    async def encode_stream(self) -> None:
+        """Encodes numbered batches without an end, one of which in 16 alone as well."""
+        batches = (np.full((1, 1, 8, 8), _level(n), np.float32) for n in itertools.count())
+        try:
+            async for posterior in self._client.encode_stream("digits", batches):
+                index = self._report.encoded
+                if index % 16 == 0:
+                    batch = np.full((1, 1, 8, 8), _level(index), np.float32)
+                    alone = await self._client.encode("digits", batch)
+                    same = np.allclose(alone.mean, posterior.mean, atol=1e-5)
+                    assert same or alone.model != posterior.model
+                self._report.encoded += 1
+                await asyncio.sleep(_READING)
+        except VaeError as error:
+            self._report.stream = str(error)
+        except AssertionError:
+            self._report.stream = "a wrong posterior"
+
+    async def sample_stream(self) -> None:
         """Reads a stream without an end, and compares some chunks with what one call draws."""
         try:
             async for chunk in self._client.sample_stream("digits", 10**9, chunk_items=1, seed=5):
@@ -99,6 +120,10 @@ class Caller:
             self._report.stream = "a wrong chunk"
 
 
+def _level(number: int) -> float:
+    return number % 251 / 251
+
+
 async def load(target: str, rate: float) -> Report:
     """Loads the target until standard input ends, or for two minutes."""
     loop = asyncio.get_running_loop()
@@ -109,7 +134,10 @@ async def load(target: str, rate: float) -> Report:
         await client.models()
         sys.stdout.write("loading\n")
         sys.stdout.flush()
-        stream = asyncio.create_task(caller.read_stream())
+        streams = [
+            asyncio.create_task(caller.sample_stream()),
+            asyncio.create_task(caller.encode_stream()),
+        ]
         running: set[asyncio.Task[None]] = set()
         first = due = time.monotonic()
         index = 0
@@ -121,8 +149,9 @@ async def load(target: str, rate: float) -> Report:
             task.add_done_callback(running.discard)
             index += 1
         await asyncio.gather(*running)
-        stream.cancel()
-        await asyncio.gather(stream, return_exceptions=True)
+        for stream in streams:
+            stream.cancel()
+        await asyncio.gather(*streams, return_exceptions=True)
     return report
 
 

@@ -31,6 +31,7 @@ def check_that_nothing_was_lost(report: Report) -> None:
     assert list(results) == ["OK"], results
     assert report.stream == "OK"
     assert report.chunks
+    assert report.encoded
 
 
 def has_answered(fleet: Fleet, address: str, calls: float = 0.0) -> Callable[[], bool]:

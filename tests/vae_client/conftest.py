@@ -1,5 +1,6 @@
 """A service that answers as it is told, on a real socket."""
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,13 +21,16 @@ Failure = tuple[grpc.StatusCode, float | None]
 
 @dataclass
 class Script(vae_grpc.VaeServiceServicer):
-    """Fails with each failure in turn, then answers. requests: those that came."""
+    """Fails with each failure in turn, then answers. requests: those that came. answer: what a
+    call waits for."""
 
     failures: list[Failure] = field(default_factory=list)
     requests: list[Any] = field(default_factory=list)
     remaining: list[float] = field(default_factory=list)
     chunks_before_failure: int = 0
     target: str = ""
+    answer: threading.Event | None = None
+    arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
     def Sample(  # noqa: N802 - protobuf's name
         self, request: vae_pb.SampleRequest, context: grpc.ServicerContext
@@ -69,6 +73,9 @@ class Script(vae_grpc.VaeServiceServicer):
     def _fail_or_go_on(self, request: Any, context: grpc.ServicerContext) -> None:
         self.requests.append(request)
         self.remaining.append(context.time_remaining())
+        self.arrived.release()
+        if self.answer is not None:
+            self.answer.wait(10)
         if not self.failures:
             return
         code, delay = self.failures.pop(0)

@@ -35,7 +35,7 @@ def test_calls_are_balanced_and_overload_is_not_repeated_at_once() -> None:
 
     assert config["loadBalancingConfig"] == [{"round_robin": {}}]
     policy = config["methodConfig"][0]["retryPolicy"]
-    assert policy["retryableStatusCodes"] == ["UNAVAILABLE"]
+    assert policy["retryableStatusCodes"] == ["UNAVAILABLE", "CANCELLED"]
 
 
 def test_the_service_tolerates_the_clients_pings_and_messages() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -83,11 +84,30 @@ def test_a_time_beyond_the_deadline_is_not_waited_for(script: Start, call: Any) 
     assert len(service.requests) == 1
 
 
-def test_what_no_replica_took_is_repeated(script: Start, call: Any) -> None:
-    service = script(*[(UNAVAILABLE, None)] * 4)
+@pytest.mark.parametrize("code", [UNAVAILABLE, grpc.StatusCode.CANCELLED])
+def test_what_no_replica_took_is_repeated(script: Start, call: Any, code: grpc.StatusCode) -> None:
+    service = script(*[(code, None)] * 4)
 
     assert call(service.target, "sample", "digits", 2).observations.shape == (2, 1)
     assert len(service.requests) == 5
+
+
+def test_what_its_caller_cancels_is_not_repeated(script: Start) -> None:
+    service = script(answer=threading.Event())
+
+    async def cancel() -> None:
+        async with AsyncVaeClient(service.target) as client:
+            call = asyncio.create_task(client.sample("digits", 1))
+            await asyncio.to_thread(service.arrived.acquire)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            service.answer.set()
+            await client.sample("digits", 2)
+
+    asyncio.run(cancel())
+
+    assert [request.sample_count for request in service.requests] == [1, 2]
 
 
 def test_a_large_request_is_repeated_too(script: Start, call: Any) -> None:
