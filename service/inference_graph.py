@@ -17,7 +17,7 @@ from service.wire import bytes_field
 
 Arrays = dict[str, NDArray[Any]]
 _NOISE: Final = "noise"
-_DRAWN: Final = "latents"  # the one output of an encoder that depends on its noise
+_DRAWN: Final = {"latents", "rate", "distortion", "log_weight"}  # what depends on the noise
 _UNSERVED: Final = {"classification", "shared_memory_region"}  # they would change an output
 _RAW: Final = pb.ModelInferResponse.DESCRIPTOR.fields_by_name["raw_output_contents"].number
 _INT64_MAX: Final = 2**63 - 1
@@ -27,9 +27,9 @@ _UINT64_MAX: Final = 2**64 - 1
 class ServedGraph:
     """A graph, and whatever is the same for every request to it.
 
-    name: "NAME.encoder", "NAME.decoder", "NAME.prior", "NAME.encoder_uint8" or
-    "NAME.decoder_uint8". version: as the wire has it. optional: inputs that a request may leave
-    out.
+    name: "NAME.encoder", "NAME.decoder", "NAME.prior" or "NAME.scorer", or one of these but the
+    prior with "_uint8" behind. version: as the wire has it. optional: inputs that a request may
+    leave out.
     """
 
     def __init__(self, model: Model, kind: str, max_items: int) -> None:
@@ -40,7 +40,7 @@ class ServedGraph:
         graph = model.version.graphs[kind]
         self.inputs = {spec.name: Input(spec, max_items) for spec in graph.inputs}
         self.outputs = {spec.name: spec for spec in graph.outputs}
-        self.optional = {_NOISE} if kind.startswith("encoder") else set()
+        self.optional = {_NOISE} if kind.startswith(("encoder", "scorer")) else set()
         self._all_outputs = tuple(self.outputs)
         # Of a bounded size: whoever sends requests of many sizes must not fill the memory.
         self._head = lru_cache(maxsize=256)(self._make_head)
@@ -52,7 +52,7 @@ class ServedGraph:
         seed = _read_seed(request) if request.parameters else None
         items = len(next(iter(inputs.values())))
         if len(inputs) < len(self.inputs):  # the noise was left out
-            if seed is None and _DRAWN in outputs:
+            if seed is None and not _DRAWN.isdisjoint(outputs):
                 seed = new_seed()
             inputs[_NOISE] = await self.model.encoder_noise(seed, 0, items)
         elif seed is not None:
@@ -112,6 +112,8 @@ class ServedGraph:
             raise InvalidRequest("inputs", "expected the same number of items in all")
         if "observations" in arrays:
             self.model.check_observations(arrays["observations"])
+        if self.model.code_count and "latents" in arrays:
+            self.model.check_codes(arrays["latents"], "latents.data")
         if "label" in arrays:
             self.model.check_labels(arrays["label"].tolist(), "label.data")
 

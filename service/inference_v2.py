@@ -147,6 +147,6 @@ class InferenceV2:
         if version and not (version.isascii() and version.isdecimal()):
             raise InvalidRequest(field, "expected a number, or nothing for the default version")
         raise ModelNotFound(
-            "no such model or version is served; expected NAME.encoder, NAME.decoder or "
-            "NAME.prior of a model that vae.v1.ModelService/ListModels lists"
+            "no such model or version is served; expected NAME.encoder, NAME.decoder, NAME.prior "
+            "or NAME.scorer of a model that vae.v1.ModelService/ListModels lists"
         )

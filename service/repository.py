@@ -1,9 +1,10 @@
 """Model versions on disk: scan, verify, read. What it returns is immutable.
 
-REPOSITORY/NAME/VERSION/manifest.json, encoder.onnx, decoder.onnx [, prior.onnx]
+REPOSITORY/NAME/VERSION/manifest.json, encoder.onnx, decoder.onnx [, prior.onnx, scorer.onnx]
 """
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,8 @@ _KINDS = {
     manifest_pb2.GRAPH_KIND_DECODER: "decoder",
     manifest_pb2.GRAPH_KIND_PRIOR: "prior",
     manifest_pb2.GRAPH_KIND_ENCODER_UINT8: "encoder_uint8",
+    manifest_pb2.GRAPH_KIND_SCORER: "scorer",
+    manifest_pb2.GRAPH_KIND_SCORER_UINT8: "scorer_uint8",
 }
 
 
@@ -44,6 +47,11 @@ class Spec:
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one item."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def zeros(self, items: int) -> NDArray[np.generic]:
         """Something to warm up with."""
         return np.zeros((items, *self.shape), self.dtype)
@@ -56,6 +64,13 @@ class Graph:
     content: bytes
     inputs: tuple[Spec, ...]
     outputs: tuple[Spec, ...]
+
+    def input(self, name: str) -> Spec:
+        """The input of that name. Raises RepositoryError if the graph has none."""
+        for spec in self.inputs:
+            if spec.name == name:
+                return spec
+        raise RepositoryError(f"a graph of the manifest has no input {name!r}, which its kind has")
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -144,6 +159,12 @@ def read_version(root: Path, name: str, version: int) -> ModelVersion:
         )
     for layout in (manifest.observations, manifest.latents):
         _spec(folder, layout)
+    codes = manifest.latents.data_type == tensor_pb2.DATA_TYPE_INT64
+    if codes != (manifest.code_count >= 1):
+        raise RepositoryError(
+            f"{folder}/manifest.json has {manifest.code_count} codes; expected 1 or more for "
+            "latents of int64, and 0 for others"
+        )
     digest = hashlib.sha256(text).hexdigest()
     return ModelVersion(name, version, manifest, digest, graphs)
 

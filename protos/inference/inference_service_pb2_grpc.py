@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class GRPCInferenceServiceStub:
     """Inference on the graphs of a served variational autoencoder, each a model of this protocol: "NAME.encoder",
-    "NAME.decoder" and, where the version has one, "NAME.prior".
+    "NAME.decoder" and, where the version has them, "NAME.prior" and "NAME.scorer". Where observations may be uint8, the
+    encoder, the decoder and the scorer are there with "_uint8" behind, too.
 
     A failed call carries the same codes and google.rpc details as one of vae.v1.
     """
@@ -82,7 +83,8 @@ class GRPCInferenceServiceStub:
 
 class GRPCInferenceServiceServicer:
     """Inference on the graphs of a served variational autoencoder, each a model of this protocol: "NAME.encoder",
-    "NAME.decoder" and, where the version has one, "NAME.prior".
+    "NAME.decoder" and, where the version has them, "NAME.prior" and "NAME.scorer". Where observations may be uint8, the
+    encoder, the decoder and the scorer are there with "_uint8" behind, too.
 
     A failed call carries the same codes and google.rpc details as one of vae.v1.
     """
@@ -196,7 +198,8 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class GRPCInferenceService:
     """Inference on the graphs of a served variational autoencoder, each a model of this protocol: "NAME.encoder",
-    "NAME.decoder" and, where the version has one, "NAME.prior".
+    "NAME.decoder" and, where the version has them, "NAME.prior" and "NAME.scorer". Where observations may be uint8, the
+    encoder, the decoder and the scorer are there with "_uint8" behind, too.
 
     A failed call carries the same codes and google.rpc details as one of vae.v1.
     """

@@ -33,7 +33,8 @@ GRPC_VERSION: str
 
 class GRPCInferenceServiceStub:
     """Inference on the graphs of a served variational autoencoder, each a model of this protocol: "NAME.encoder",
-    "NAME.decoder" and, where the version has one, "NAME.prior".
+    "NAME.decoder" and, where the version has them, "NAME.prior" and "NAME.scorer". Where observations may be uint8, the
+    encoder, the decoder and the scorer are there with "_uint8" behind, too.
 
     A failed call carries the same codes and google.rpc details as one of vae.v1.
     """
@@ -62,7 +63,8 @@ class GRPCInferenceServiceStub:
 @_typing.type_check_only
 class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     """Inference on the graphs of a served variational autoencoder, each a model of this protocol: "NAME.encoder",
-    "NAME.decoder" and, where the version has one, "NAME.prior".
+    "NAME.decoder" and, where the version has them, "NAME.prior" and "NAME.scorer". Where observations may be uint8, the
+    encoder, the decoder and the scorer are there with "_uint8" behind, too.
 
     A failed call carries the same codes and google.rpc details as one of vae.v1.
     """
@@ -87,7 +89,8 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
 
 class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Inference on the graphs of a served variational autoencoder, each a model of this protocol: "NAME.encoder",
-    "NAME.decoder" and, where the version has one, "NAME.prior".
+    "NAME.decoder" and, where the version has them, "NAME.prior" and "NAME.scorer". Where observations may be uint8, the
+    encoder, the decoder and the scorer are there with "_uint8" behind, too.
 
     A failed call carries the same codes and google.rpc details as one of vae.v1.
     """

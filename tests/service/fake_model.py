@@ -65,7 +65,12 @@ class FakeModel:
     """A model with fakes for its batchers."""
 
     def __init__(
-        self, labels: Sequence[str] = (), *, with_prior: bool = False, version: int = 1
+        self,
+        labels: Sequence[str] = (),
+        *,
+        with_prior: bool = False,
+        version: int = 1,
+        noise: Spec = NOISE,
     ) -> None:
         self.encoder, self.decoder = FakeBatcher(encoder), FakeBatcher(decoder)
         self.prior = FakeBatcher(prior)
@@ -74,9 +79,9 @@ class FakeModel:
             batchers["prior"] = self.prior
         label = (Spec("label", np.dtype(np.int64), ()),) if labels else ()
         graphs = {
-            "encoder": Graph(b"", (OBSERVATIONS, NOISE, *label), (LATENTS, MEAN, LOG_VARIANCE)),
+            "encoder": Graph(b"", (OBSERVATIONS, noise, *label), (LATENTS, MEAN, LOG_VARIANCE)),
             "decoder": Graph(b"", (LATENTS, *label), (OBSERVATIONS,)),
-            "prior": Graph(b"", (NOISE, *label), (LATENTS,)),
+            "prior": Graph(b"", (noise, *label), (LATENTS,)),
         }
         manifest = manifest_pb2.Manifest(
             observations=tensor_pb2.TensorSpec(shape=[-1, 3]),

@@ -48,7 +48,8 @@ def test_a_version_with_a_prior_graph_has_it(tmp_path: Path) -> None:
 def test_what_export_writes_can_be_read(digits_repository: Path) -> None:
     [model] = read_repository(digits_repository)
     assert versions([model]) == [("digits", 1)]
-    assert set(model.graphs) == {"encoder", "decoder", "encoder_uint8", "decoder_uint8"}
+    kinds = {"encoder", "decoder", "scorer"}
+    assert set(model.graphs) == kinds | {f"{kind}_uint8" for kind in kinds}
     assert model.graphs["decoder"].output_names == ("observations",)
     assert model.graphs["decoder_uint8"].output_names == ("observations_uint8",)
 

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from vae.v1 import tensor_pb2
 
 from service.repository import RepositoryError, read_repository
 from tests.service.repositories import Change, write
@@ -60,7 +61,7 @@ def test_a_wrong_digest_is_refused(tmp_path: Path, digest: str) -> None:
         (b'{"formatVersion": 1', "Failed to load JSON"),
         (b'{"formatVersion": "one"}', "formatVersion"),
         (b'{"formatVersion": 1, "colour": "red"}', 'no field named "colour"'),
-        (b'{"graphs": [{"kind": "GRAPH_KIND_SCORER"}]}', "GRAPH_KIND_SCORER"),
+        (b'{"graphs": [{"kind": "GRAPH_KIND_PAINTER"}]}', "GRAPH_KIND_PAINTER"),
         (b"\xff\xfe", "utf-8"),
     ],
     ids=["empty", "cut", "wrong type", "unknown field", "unknown kind", "no text"],
@@ -94,6 +95,11 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "buckets repeat": (lambda m: m.batch_buckets.append(4), "batch buckets"),
     "no observations": (lambda m: m.ClearField("observations"), "-1 for the items"),
     "items not -1": (lambda m: m.latents.shape.__setitem__(0, 4), "-1 for the items"),
+    "codes of floats": (lambda m: setattr(m, "code_count", 7), "has 7 codes"),
+    "no codes": (
+        lambda m: setattr(m.latents, "data_type", tensor_pb2.DATA_TYPE_INT64),
+        "has 0 codes; expected 1 or more for latents of int64",
+    ),
     "size 0": (lambda m: m.latents.shape.append(0), "-1 for the items"),
     "two -1": (lambda m: m.graphs[0].inputs[0].shape.append(-1), "-1 for the items"),
     "no type": (lambda m: m.graphs[0].inputs[0].ClearField("data_type"), "expected a known type"),

@@ -169,5 +169,5 @@ def test_requests_of_a_stream_that_breaks_are_each_answered_once(script: Start, 
 def test_arrays_at_fault_are_refused_by_the_call(script: Start, call: Any) -> None:
     service = script()
 
-    with pytest.raises(TypeError, match="latents must be floating-point"):
-        call(service.target, "decode", "digits", [[1]])
+    with pytest.raises(TypeError, match="observations must be floating-point"):
+        call(service.target, "encode", "digits", [[1]])
