@@ -17,6 +17,9 @@ _REPEATS: Final = 3
 _LONGEST_WAIT: Final = 5.0  # seconds; who is told to wait longer learns that at once
 _SPREAD: Final = 0.5  # of the wait, and a moment where there is none: not all come back together
 _MOMENT: Final = 0.01
+# What grpc's asyncio makes of any status that comes while a request is written, now and then:
+# https://github.com/grpc/grpc/issues/36066.
+_LOST_STATUS: Final = "Internal error from Core"
 _CODES: Final = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
 
 
@@ -42,10 +45,11 @@ class Repeats:
 
         unasked: also where the connection broke and the service had no time to ask for it.
         """
-        delay = error.retry_delay
-        if delay is None and unasked and error.code is grpc.StatusCode.UNAVAILABLE:
+        delay = error.retry_delay if error.code in _CODES else None
+        lost = error.code is grpc.StatusCode.INTERNAL and _LOST_STATUS in str(error)
+        if delay is None and unasked and (lost or error.code is grpc.StatusCode.UNAVAILABLE):
             delay = 0.0
-        if delay is None or error.code not in _CODES or not self._left:
+        if delay is None or not self._left:
             return None
         wait = delay + random.uniform(0, max(_SPREAD * delay, _MOMENT))  # noqa: S311
         if delay > _LONGEST_WAIT or wait >= self.remaining:

@@ -55,3 +55,12 @@ def test_nobody_waits_beyond_the_deadline() -> None:
     assert repeats.wait(failure(0.6)) is None
     now = 103.0
     assert repeats.remaining == 0.0
+
+
+def test_a_stream_whose_status_was_lost_goes_on_but_a_failure_of_the_service_ends_it() -> None:
+    lost = VaeError(grpc.StatusCode.INTERNAL, "Internal error from Core")
+    failed = VaeError(grpc.StatusCode.INTERNAL, "the request failed")
+
+    assert Repeats(60.0).wait(lost, unasked=True) is not None
+    assert Repeats(60.0).wait(failed, unasked=True) is None
+    assert Repeats(60.0).wait(lost) is None
