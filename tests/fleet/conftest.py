@@ -1,5 +1,6 @@
 """A fleet of three, and a table of what the loads saw."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,10 +14,12 @@ ADDRESSES = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 
 
 @pytest.fixture(scope="module")
-def fleet(digits_repository: Path) -> Iterator[Fleet]:
+def fleet(digits_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Three replicas. A test leaves three behind, whichever."""
+    repository = tmp_path_factory.mktemp("fleet")
+    shutil.copytree(digits_repository, repository, dirs_exist_ok=True)
     with NameServer() as names:
-        started = Fleet(digits_repository, names)
+        started = Fleet(repository, names)
         try:
             for address in ADDRESSES:
                 started.start(address)

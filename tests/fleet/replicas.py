@@ -3,9 +3,12 @@
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +23,8 @@ from tests.fleet.names import NameServer
 
 SECONDS = 60.0
 # Short, so that streams are cut and connections made anew while the load runs.
-OPTIONS = ("--drain-timeout", "2", "--max-connection-age", "5")
+OPTIONS = ("--drain-timeout", "2", "--max-connection-age", "15")
+POLL = ("--model-control", "poll", "--repository-poll-seconds", "0.5")
 PUBLIC = ("127.0.0.3", "127.0.0.6")  # one in three is served by grpc's own transport
 
 
@@ -40,13 +44,14 @@ class Fleet:
         """Where clients call."""
         return f"dns://{self.names.authority}/vae.test:{self.port}"
 
-    def start(self, address: str, repository: Path | None = None) -> ServiceProcess:
+    def start(self, address: str) -> ServiceProcess:
         """Starts a replica and waits until it is ready; the name does not lead to it yet."""
         stack = contextlib.ExitStack()
         replica = stack.enter_context(
             running_service(
-                repository or self.repository,
+                self.repository,
                 *OPTIONS,
+                *POLL,
                 "--transport",
                 "public" if address in PUBLIC else "http2",
                 echo=self.log.append,
@@ -82,6 +87,22 @@ class Fleet:
         """Ends every replica."""
         for address in list(self.replicas):
             self.kill(address)
+
+    def publish(self, version: int) -> None:
+        """Puts the same as version 1 into the repository again, as a later version."""
+        folder = self.repository / "digits"
+        with tempfile.TemporaryDirectory(dir=self.repository, prefix=".") as staging:
+            written = Path(staging) / str(version)
+            shutil.copytree(folder / "1", written)
+            manifest = written / "manifest.json"
+            values = json.loads(manifest.read_text()) | {"version": version}
+            manifest.write_text(json.dumps(values))
+            written.rename(folder / str(version))
+
+    def serve(self, version: int) -> bool:
+        """Whether every replica has a version."""
+        info = re.compile(rf'vae_model_info{{.*version="{version}".*}} 1')
+        return all(info.search(replica.scrape()) for replica in self.replicas.values())
 
     def answered(self) -> dict[str, dict[str, float]]:
         """How many calls of VaeService each replica has answered, by address and status code."""
