@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: help setup demo serve test test-slow test-gpu test-load bench bench-quick check format \
+.PHONY: help setup demo serve test test-slow test-gpu test-load fleet bench bench-quick check format \
 	protos clean
 
 help: ## Lists the targets.
@@ -34,6 +34,9 @@ test-gpu: setup ## The tests that need a CUDA device.
 
 test-load: setup ## The tests that send load over loopback.
 	$(BIN)/python -m pytest -m load
+
+fleet: setup ## Three replicas under load that come, go, die and fall silent; a table.
+	$(BIN)/python -m pytest -m load tests/fleet
 
 bench: setup ## Measures the service beside its peers; a table and benchmarks/results/.
 	$(BIN)/python -m benchmarks run

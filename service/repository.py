@@ -23,6 +23,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VERSION = re.compile(r"[1-9][0-9]{0,9}")
 MANIFEST_FILE = "manifest.json"
 _FORMAT_VERSION = 1
+_PRECISION = "float32"  # of the graphs that are served
 _KINDS = {
     manifest_pb2.GRAPH_KIND_ENCODER: "encoder",
     manifest_pb2.GRAPH_KIND_DECODER: "decoder",
@@ -124,6 +125,8 @@ def read_version(root: Path, name: str, version: int) -> ModelVersion:
             raise RepositoryError(
                 f"{folder}/manifest.json names a graph of unknown kind {graph.kind}"
             )
+        if graph.precision not in ("", _PRECISION):
+            continue  # the same graph for whoever wants it in another precision
         content = _read(root, folder / graph.file)
         if hashlib.sha256(content).hexdigest() != graph.sha256:
             raise RepositoryError(f"{folder / graph.file} does not have the manifest's SHA-256")

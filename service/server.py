@@ -32,7 +32,7 @@ from service.servicer import VAE_SERVICE, Servicer
 from service.session import SessionOptions, choose_provider, cpu_quota
 from service.settings import Settings, SettingsError, tls_files
 from service.sources import DirectorySource, Source
-from service.transport import TransportOptions
+from service.transport import ConnectionLifetimes, TransportOptions
 from service.transport.choice import make_transport
 from service.wanted import WantedModels
 
@@ -111,6 +111,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         TransportOptions(
             settings.listen,
             settings.reuse_port,
+            lifetimes=ConnectionLifetimes(max_connection_age=settings.max_connection_age),
             tls=tls_files(settings),
             authorize=make_authorize(settings, log),
             slow_seconds=settings.slow_request_seconds,

@@ -93,6 +93,9 @@ class Settings(BaseModel):
     max_request_items: int = Field(4096, ge=1, description="items in one request")
     drain_delay: float = Field(0.0, ge=0, description="seconds between readiness off and refusing")
     drain_timeout: float = Field(25.0, ge=0, description="seconds for running requests to finish")
+    max_connection_age: float = Field(
+        300.0, gt=0, description="seconds after which clients connect anew and find new replicas"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level"
     )

@@ -4,14 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from vae.v1 import tensor_pb2, vae_service_pb2
 
-from vae_client.errors import VaeError
-
-_TRIES = 3
 Float32 = NDArray[np.float32]
 Observations = NDArray[Any]  # float32, or uint8 where it was asked for
 Latents = NDArray[Any]  # float32, or int64 of a model whose latents are codes
@@ -82,40 +78,6 @@ def sample_request(
         include_latents=include_latents,
         observation_encoding=_encoding(uint8),
     )
-
-
-class SampleStream:
-    """The state of a stream of samples: what to ask for next, after what has arrived."""
-
-    def __init__(self, request: vae_service_pb2.SampleRequest, chunk_items: int) -> None:
-        self._request = request
-        self._chunk_items = chunk_items
-        self._tries = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether every sample has arrived."""
-        return not self._request.sample_count
-
-    def request(self) -> vae_service_pb2.SampleStreamRequest:
-        """Asks for the samples that have not arrived."""
-        return vae_service_pb2.SampleStreamRequest(
-            request=self._request, chunk_items=self._chunk_items
-        )
-
-    def take(self, message: vae_service_pb2.SampleStreamResponse) -> Samples:
-        """The samples of a chunk; the next request starts after them, with the same seed."""
-        chunk = samples(message.response)
-        self._tries = 0
-        self._request.seed = chunk.seed
-        self._request.start_index = message.start_index + len(chunk.observations)
-        self._request.sample_count -= len(chunk.observations)
-        return chunk
-
-    def goes_on(self, error: VaeError) -> bool:
-        """Whether to ask another replica: the stream broke, and not for the third time in vain."""
-        self._tries += 1
-        return error.code is grpc.StatusCode.UNAVAILABLE and self._tries < _TRIES
 
 
 def samples(response: vae_service_pb2.SampleResponse) -> Samples:

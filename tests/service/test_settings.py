@@ -66,6 +66,7 @@ def test_the_defaults_are_the_documented_ports_and_no_delay() -> None:
         ("max_request_items", "9", 9),
         ("drain_delay", "2.5", 2.5),
         ("drain_timeout", "0", 0.0),
+        ("max_connection_age", "60", 60.0),
         ("log_level", "debug", "debug"),
     ],
 )
