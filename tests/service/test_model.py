@@ -75,11 +75,14 @@ def test_codes_beyond_the_count_are_refused(codes: list[int]) -> None:
 
 def test_the_noise_of_many_items_is_drawn_on_another_thread() -> None:
     fake = FakeModel()
+    goes_on = threading.Event()
+    fake.model._drawing.submit(goes_on.wait, 30)  # or it could have drawn before anybody waits
     waiting = fake.model.sample(5000, 7, 0, 1.0, (), None)
     try:
         drawn = waiting.send(None)  # as a transport does, whose thread goes on meanwhile
         done = threading.Event()
         drawn.when_done(done.set)
+        goes_on.set()
         assert done.wait(30)
     finally:
         waiting.close()
