@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 import onnx
@@ -27,6 +27,8 @@ from training.model import Model, Quantized
 
 GraphKind = Literal["encoder", "decoder", "encoder_uint8", "prior", "scorer", "scorer_uint8"]
 DataType = Literal["float32", "uint8", "int64"]
+Precision = Literal["float32", "float16", "int8"]
+PRECISIONS: Final[Mapping[str, Precision]] = {name: name for name in get_args(Precision)}
 BATCH_AXIS: Final = "batch"
 _POSTERIOR: Final = ("latents", "mean", "log_variance")
 _SCORES: Final = ("rate", "distortion", "log_weight")
@@ -75,11 +77,13 @@ class Graph:
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     content: bytes
+    precision: Precision = "float32"
 
     @property
     def file(self) -> str:
         """Name of the file in the directory of the version."""
-        return f"{self.kind}.onnx"
+        precision = "" if self.precision == "float32" else f".{self.precision}"
+        return f"{self.kind}{precision}.onnx"
 
 
 def trace_graphs(
@@ -166,7 +170,7 @@ def _trace(
     assert program is not None
     model = program.model_proto
     model.ir_version = onnx_format.ir_version
-    content = _clean(model, metadata | {"graph": kind})
+    content = clean(model, metadata | {"graph": kind})
     tensors = results if isinstance(results, tuple) else (results,)
     values = (
         Value(name, tuple(tensor.shape[1:]), _DATA_TYPES[tensor.dtype])
@@ -215,7 +219,7 @@ def _on_levels(graph: Graph, kind: GraphKind, levels: Value) -> Graph:
         getattr(model.graph, field).extend(values)
     model.graph.initializer.append(scale)
     metadata = {item.key: item.value for item in model.metadata_props}
-    content = _clean(model, metadata | {"graph": kind})
+    content = clean(model, metadata | {"graph": kind})
     return replace(
         graph,
         kind=kind,
@@ -232,7 +236,7 @@ def _example_batch(inputs: tuple[Value, ...]) -> int:
     return next(size for size in range(5, 6 + len(dims)) if size not in dims)
 
 
-def _clean(model: onnx.ModelProto, metadata: dict[str, str]) -> bytes:
+def clean(model: onnx.ModelProto, metadata: dict[str, str]) -> bytes:
     """The file without what the tracer notes on nodes and values: local paths and source lines."""
     for message in submessages(model):
         for field in ("metadata_props", "doc_string"):

@@ -58,10 +58,7 @@ def build_manifest(
         likelihood=model.likelihood_name,
         prior="standard_normal" if model.standard_prior else "graph",
         batch_buckets=BATCH_BUCKETS,
-        graphs=[
-            _graph(graph, parity[graph.kind], elbo if graph.kind == "scorer" else None)
-            for graph in graphs
-        ],
+        graphs=[describe_graph(graph, parity[graph.kind], elbo) for graph in graphs],
         training_metrics={
             metric: float(value) for metric, value in run.metrics.items() if value is not None
         },
@@ -92,7 +89,8 @@ def _groups(model: Model) -> list[manifest_pb2.LatentGroup]:
     return [manifest_pb2.LatentGroup(name="latents", shape=model.latent_shape)]
 
 
-def _graph(graph: Graph, parity: Parity, elbo: ElboParity | None) -> manifest_pb2.Graph:
+def describe_graph(graph: Graph, parity: Parity, elbo: ElboParity | None) -> manifest_pb2.Graph:
+    """A graph and its file; `elbo` is what the scorer of its precision gave."""
     return manifest_pb2.Graph(
         kind=manifest_pb2.GraphKind.Value(f"GRAPH_KIND_{graph.kind.upper()}"),
         file=graph.file,
@@ -101,7 +99,7 @@ def _graph(graph: Graph, parity: Parity, elbo: ElboParity | None) -> manifest_pb
         inputs=[_spec(value) for value in graph.inputs],
         outputs=[_spec(value) for value in graph.outputs],
         opset=opset(graph.content),
-        precision="float32",
+        precision=graph.precision,
         parity=manifest_pb2.Parity(
             max_absolute_error=parity.max_absolute_error,
             tolerance=parity.tolerance,
@@ -109,7 +107,7 @@ def _graph(graph: Graph, parity: Parity, elbo: ElboParity | None) -> manifest_pb
             different_codes=parity.different_codes,
             different_codes_tolerance=parity.different_codes_tolerance,
         ),
-        end_metric=None if elbo is None else _end_metric(elbo),
+        end_metric=_end_metric(elbo) if elbo and graph.kind == "scorer" else None,
     )
 
 

@@ -21,9 +21,8 @@ from training.latent_statistics import (
     mismatch,
 )
 from training.likelihoods import binarize, bits_per_dim
-from training.model import Gaussian, Model, Quantized
+from training.model import Costly, Gaussian, Model, Quantized
 
-_COSTLY = {"ladder", "autoregressive"}
 IMPORTANCE_SAMPLES = 500
 IMPORTANCE_ITEMS = 1000
 _BOUNDS = (1, 5, 50, 500)
@@ -61,10 +60,10 @@ class Effort:
 
 
 def effort_for(model: Model) -> Effort:
-    """What takes seconds to a minute: fewer draws where each runs many convolutions."""
-    return (
-        Effort(importance_samples=20, importance_items=200) if model.family in _COSTLY else Effort()
-    )
+    """What takes seconds to a minute."""
+    if isinstance(model, Costly):
+        return Effort(None, model.importance_samples, model.importance_items)
+    return Effort()
 
 
 @dataclass(frozen=True)
@@ -134,8 +133,11 @@ def evaluate_items(
     values: dict[str, Any] = {"distortion": terms.distortion, "items": len(items.observations)}
     if model.bounds_likelihood:
         negative_elbo = terms.rate + terms.distortion
-        values |= {"elbo": -negative_elbo, "rate": terms.rate, "rate_by_unit": terms.rate_by_unit}
-        values["active_units_by_rate"] = active_units_by_rate(torch.tensor([terms.rate_by_unit]))
+        values |= {"elbo": -negative_elbo, "rate": terms.rate}
+        if not isinstance(model, Quantized):  # whose one rate is that of all codes
+            values["rate_by_unit"] = terms.rate_by_unit
+            by_unit = torch.tensor([terms.rate_by_unit])
+            values["active_units_by_rate"] = active_units_by_rate(by_unit)
         if bits is not None:
             values["bits_per_dim"] = bits(negative_elbo)
     values |= _reconstruction(model, items)

@@ -148,6 +148,25 @@ class DrawsMore(Protocol):
 
 
 @runtime_checkable
+class Costly(Protocol):
+    """A model whose draws run many convolutions: its log-likelihood gets few of them.
+
+    Unless the caller says how many: so many samples for each of the first so many items.
+    """
+
+    importance_samples: int
+    importance_items: int
+
+
+@runtime_checkable
+class DrawsPixels(Protocol):
+    """A model whose pixels depend on one another, so that a mean says little of a draw."""
+
+    def draw(self, latents: Tensor, noise: Tensor) -> Tensor:
+        """Observations [N, 1, H, W] drawn from p(x given z) by logistic noise [N, H, W]."""
+
+
+@runtime_checkable
 class StartsAtMean(Protocol):
     """A model whose decoder can start at the mean of the data."""
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from google.protobuf.json_format import Parse
@@ -92,9 +93,8 @@ def test_a_manifest_states_the_measured_parity(manifest: manifest_pb2.Manifest) 
 
 
 def published(families: Families, name: str) -> manifest_pb2.Manifest:
-    return Parse(
-        (families.version(name).path / "manifest.json").read_bytes(), manifest_pb2.Manifest()
-    )
+    path = Path(str(families.version(name).address)) / "manifest.json"
+    return Parse(path.read_bytes(), manifest_pb2.Manifest())
 
 
 def test_a_ladder_names_the_parts_of_its_latents(families: Families) -> None:

@@ -76,6 +76,8 @@ class AutoregressiveVae(nn.Module):
     family = "autoregressive"
     likelihood_name = Bernoulli.name
     label_count: None = None
+    importance_samples = 20
+    importance_items = 200
     standard_prior = True
     bounds_likelihood = True
 

@@ -64,6 +64,8 @@ class Ladder(nn.Module):
 
     family = "ladder"
     label_count: None = None
+    importance_samples = 20
+    importance_items = 200
     standard_prior = False
     bounds_likelihood = True
 

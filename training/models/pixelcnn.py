@@ -18,7 +18,8 @@ class GatedPixelCnn(nn.Module):
     codes [N, H, W] int64 if `embedding`, else pixels [N, 1, H, W] float32; sampled pixels lie in
     [0, 1]. `kernel` is the odd side of a convolution, and with `layers` it decides how far a
     position sees: (layers + 1) * (kernel // 2) + 1 positions to its left.
-    `condition_size` is the size of a vector that every layer knows, 0 for none.
+    `condition_size` is the size of a vector that every layer knows, 0 for none; its weights start
+    at 0.
     """
 
     def __init__(
@@ -164,6 +165,8 @@ class _GatedLayer(nn.Module):
         self.condition = (
             nn.Conv2d(condition_size, 4 * channels, 1, bias=False) if condition_size else None
         )
+        if self.condition is not None:  # to heed the condition has to be learnt
+            nn.init.zeros_(self.condition.weight)
 
     def forward(
         self, above: Tensor, left: Tensor, condition: Tensor | None

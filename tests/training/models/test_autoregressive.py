@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from tests.training.models.heeding import heeding
 from training.config import FitConfig
 from training.data import Dataset
 from training.errors import TrainingError
@@ -17,7 +18,7 @@ LAYOUT = Layout((1, 4, 5))
 def model() -> AutoregressiveVae:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return AutoregressiveConfig(3, (8,), channels=6, layers=2, kernel=3).build(LAYOUT)
+        return heeding(AutoregressiveConfig(3, (8,), channels=6, layers=2, kernel=3).build(LAYOUT))
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_what_is_decoded_are_probabilities_that_follow_the_latents(
 def test_without_a_map_every_pixel_is_told_the_latents_alone(noise: torch.Tensor) -> None:
     torch.manual_seed(0)
     config = AutoregressiveConfig(3, (8,), channels=6, layers=1, kernel=3, map_channels=0)
-    model = config.build(Layout((1, 12, 12)))
+    model = heeding(config.build(Layout((1, 12, 12))))
     logits = model.pixelcnn(torch.zeros(6, 1, 12, 12), model.decoder(noise))[:, 0]
     inner = logits[:, 4:, 4:-4]  # where no padding is seen, positions cannot be told apart
     torch.testing.assert_close(inner, inner[:, :1, :1].expand_as(inner))
@@ -100,7 +101,8 @@ def test_without_a_map_every_pixel_is_told_the_latents_alone(noise: torch.Tensor
 def hiding() -> AutoregressiveVae:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return AutoregressiveConfig(3, (8,), channels=6, layers=2, input_dropout=0.25).build(LAYOUT)
+        config = AutoregressiveConfig(3, (8,), channels=6, layers=2, input_dropout=0.25)
+        return heeding(config.build(LAYOUT))
 
 
 def test_of_hidden_pixels_the_decoder_knows_the_mean_alone(

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from tests.training.models.heeding import heeding
 from training.models.pixelcnn import GatedPixelCnn, gumbel, logistic
 
 HEIGHT, WIDTH = 4, 5
@@ -10,7 +11,7 @@ HEIGHT, WIDTH = 4, 5
 def pixelcnn() -> GatedPixelCnn:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return GatedPixelCnn(3, True, HEIGHT, WIDTH, channels=8, layers=5, condition_size=2)
+        return heeding(GatedPixelCnn(3, True, HEIGHT, WIDTH, 8, layers=5, condition_size=2))
 
 
 @pytest.fixture
@@ -35,6 +36,19 @@ def test_a_small_kernel_without_layers_sees_its_neighbours_alone() -> None:
     pixels = torch.rand(1, 1, HEIGHT, WIDTH).requires_grad_()
     (gradient,) = torch.autograd.grad(pixelcnn(pixels)[0, 0, 2, 2], pixels)
     assert gradient[0, 0].nonzero().tolist() == [[1, 2], [2, 1]]
+
+
+def test_a_fresh_one_does_not_heed_its_condition_but_learns_to(
+    generator: torch.Generator,
+) -> None:
+    pixelcnn = GatedPixelCnn(1, False, HEIGHT, WIDTH, channels=8, layers=1, condition_size=2)
+    pixels = torch.rand(2, 1, HEIGHT, WIDTH, generator=generator)
+    logits = pixelcnn(pixels, torch.randn(2, 2, generator=generator))
+    assert torch.equal(logits, pixelcnn(pixels, torch.zeros(2, 2)))
+    logits.sum().backward()
+    assert pixelcnn.first.condition is not None
+    assert pixelcnn.first.condition.weight.grad is not None
+    assert pixelcnn.first.condition.weight.grad.any()
 
 
 def test_logits_follow_the_condition_as_a_vector_and_as_a_map(
@@ -86,8 +100,10 @@ def test_a_sample_is_the_one_that_whole_passes_draw_position_by_position(
 ) -> None:
     torch.manual_seed(0)
     size = condition_shape[0] if condition_shape else 0
-    pixelcnn = GatedPixelCnn(
-        categories, embedding, HEIGHT, WIDTH, 4, layers, condition_size=size, kernel=kernel
+    pixelcnn = heeding(
+        GatedPixelCnn(
+            categories, embedding, HEIGHT, WIDTH, 4, layers, condition_size=size, kernel=kernel
+        )
     )
     noise = torch.randn(3, HEIGHT, WIDTH, categories, generator=generator)
     condition = None
