@@ -7,7 +7,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import grpc
 
-from vae_client import calls
+from vae_client import calls, latent_calls
 from vae_client.calls import Call, Exchange
 from vae_client.channel import DEFAULT_STREAM_TIMEOUT, DEFAULT_TIMEOUT, OPTIONS, address
 from vae_client.errors import error_of
@@ -57,6 +57,10 @@ class VaeClient:
     sample = _unary(calls.sample)
     encode = _unary(calls.encode)
     decode = _unary(calls.decode)
+    reconstruct = _unary(latent_calls.reconstruct)
+    interpolate = _unary(latent_calls.interpolate)
+    traverse = _unary(latent_calls.traverse)
+    score = _unary(latent_calls.score)
     sample_stream = _stream(calls.sample_stream)
     encode_stream = _stream(calls.encode_stream)
     decode_stream = _stream(calls.decode_stream)

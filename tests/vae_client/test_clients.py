@@ -17,7 +17,7 @@ Start = Callable[..., Any]
 FULL, UNAVAILABLE = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE
 ROUNDED_UP = 1.1  # by grpcio, a deadline on the wire
 METHODS = ["sample", "encode", "decode", "sample_stream", "encode_stream", "decode_stream"]
-METHODS += ["model", "models"]
+METHODS += ["reconstruct", "interpolate", "traverse", "score", "model", "models"]
 
 
 def blocking(target: str, method: str, *arguments: Any, **options: Any) -> Any:
