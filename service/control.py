@@ -229,6 +229,8 @@ class Control:
             kept=[kept for kept, record in sorted(records.items()) if record.model],
             exc_info=None if known else error,
         )
+        # Its frames would keep what was loaded before it failed.
+        error.__traceback__ = error.__cause__ = error.__context__ = None
 
     def _publish_all(self, listed: Mapping[str, Listed]) -> None:
         """Publishes what is loaded, if that has changed, and lets go of what was."""
