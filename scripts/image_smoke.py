@@ -40,11 +40,11 @@ def main(arguments: Sequence[str]) -> int:
                 drawn = client.sample("digits", 4, seed=7)
                 posterior = client.encode("digits", drawn.observations)
             print(f"   Sample: {drawn.observations.shape}, Encode: {posterior.mean.shape}")
-            assert 'method="/vae.v1.VaeService/Sample"' in service.scrape()
-            code = service.stop()
+            assert "VaeService/Sample" in service.scrape()
+            ended = service.stop()
         finally:
             process.kill()
-    assert code == 0, f"SIGTERM ended it with {code}"
+    assert ended == 0, f"SIGTERM ended it with {ended}"
     print("   SIGTERM: drained, exit code 0")
     return 0
 

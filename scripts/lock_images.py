@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -52,7 +53,7 @@ def requirements(extra: str) -> Iterator[str]:
                 yield text
 
 
-def _project() -> dict[str, dict[str, dict[str, list[str]]]]:
+def _project() -> dict[str, Any]:
     with (ROOT / "pyproject.toml").open("rb") as file:
         return tomllib.load(file)
 

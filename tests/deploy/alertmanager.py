@@ -32,7 +32,7 @@ def running_alertmanager() -> Iterator[Alertmanager]:
     alerts: queue.Queue[dict[str, Any]] = queue.Queue()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802 - http.server's name
+        def do_POST(self) -> None:
             length = int(self.headers["Content-Length"])
             for alert in json.loads(self.rfile.read(length)):
                 alerts.put(alert)
