@@ -1,18 +1,22 @@
 """Prometheus itself reads the rules, scrapes the service and fires. `make test-deploy`."""
 
+import contextlib
 import re
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 import yaml
+from vae.v1.vae_service_pb2 import SampleRequest
+from vae.v1.vae_service_pb2_grpc import VaeServiceStub
 
 from scripts.launch import running_service
 from tests.deploy.alertmanager import running_alertmanager
 from tests.deploy.metric_names import MONITORING, queries
-from vae_client import VaeClient, VaeError
 
 # Without Debian's package `prometheus` these fail; they never skip.
 pytestmark = pytest.mark.deploy
@@ -64,18 +68,42 @@ def prometheus(folder: Path, target: str, alertmanager: str) -> Iterator[None]:
             process.terminate()
 
 
+@contextmanager
+def overload(target: str, callers: int = 3) -> Iterator[None]:
+    """Callers of a service with place for one: one waits in the queue, the others are refused."""
+    stopping = threading.Event()
+
+    def call() -> None:
+        request = SampleRequest(model="models/digits", sample_count=1)
+        with grpc.insecure_channel(target) as channel:
+            stub = VaeServiceStub(channel)
+            while not stopping.wait(0.01):
+                with contextlib.suppress(grpc.RpcError):  # refused, as is meant
+                    stub.Sample(request, timeout=60)
+
+    threads = [threading.Thread(target=call) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join()
+
+
 def test_prometheus_scrapes_the_service_and_fires_when_it_is_overloaded_and_when_it_dies(
     digits_repository: Path, tmp_path: Path
 ) -> None:
+    options = ("--max-queue-items", "1", "--max-queue-delay-ms", "1000")
     with (
         running_alertmanager() as alertmanager,
-        running_service(digits_repository, "--max-queue-items", "8") as service,
+        running_service(digits_repository, *options) as service,
     ):
         target = re.sub(r"^http://(.*)/metrics$", r"\1", service.metrics_url)
         with prometheus(tmp_path, target, alertmanager.address):
-            with VaeClient(service.target) as client, pytest.raises(VaeError, match="QUEUE_FULL"):
-                client.sample("digits", 64, seed=1)
-            refused = alertmanager.wait_for("VaeRejections")
+            with overload(service.target):
+                refused = alertmanager.wait_for("VaeRejections")
             assert refused["labels"]["reason"] == "queue_full"
             assert refused["labels"]["model"] == "digits"
             service.stop()

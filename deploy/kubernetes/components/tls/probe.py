@@ -18,7 +18,7 @@ credentials = grpc.ssl_channel_credentials(
     Path(os.environ["VAE_TLS_KEY"]).read_bytes(),
     certificate.read_bytes(),
 )
-with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
+with grpc.secure_channel(f"127.0.0.1:{port}", credentials) as channel:
     request = HealthCheckRequest(service="".join(sys.argv[1:]))
     status = HealthStub(channel).Check(request, timeout=5).status
 sys.exit(0 if status == HealthCheckResponse.SERVING else 1)
