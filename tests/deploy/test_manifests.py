@@ -75,7 +75,7 @@ def test_a_misspelt_field_of_a_custom_resource_does_not_fit(tmp_path: Path) -> N
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_an_overlay_is_a_few_lines(overlay: str) -> None:
     lines = (KUBERNETES / overlay / "kustomization.yaml").read_text().splitlines()
-    assert len([line for line in lines if not line.startswith("#")]) <= 8
+    assert len([line for line in lines if not line.startswith("#")]) <= 9
 
 
 def every_rendering(tmp_path: Path) -> list[list[Manifest]]:
