@@ -179,8 +179,9 @@ def _queues(measured: Measured) -> Iterator[str]:
     sixteen = measured.cpu("mlp", "16 callers")
     open_loop = "Poisson 3,980/s"
     seen, simulated = measured.metrics("mlp", open_loop), simulate(cost, 3980)
-    yield f"A batch of n requests costs {cost.fixed:.0f} + {cost.each:.1f} n us of CPU, so a replica bears"
-    yield f"{cost.most():,.0f} requests a second. What that says of loads that it was not made from:"
+    law = f"{cost.fixed:.0f} + {cost.each:.1f} n us of CPU"
+    yield f"A batch of n requests costs {law}, so a replica bears {cost.most():,.0f}"
+    yield "requests a second. What that says of loads that it was not made from:"
     yield ""
     yield "| load | | said | measured |"
     yield "| --- | --- | --- | --- |"
