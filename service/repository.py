@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from service.tensors import DTYPES
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"[1-9][0-9]{0,9}")
 _FORMAT_VERSION = 1
+_FLOAT32 = "float32"
 _KINDS = {
     manifest_pb2.GRAPH_KIND_ENCODER: "encoder",
     manifest_pb2.GRAPH_KIND_DECODER: "decoder",
@@ -113,8 +114,8 @@ def _scan(root: Path) -> Iterator[tuple[str, list[int]]]:
             yield folder.name, [int(name) for name in names if _VERSION.fullmatch(name)]
 
 
-def read_version(root: Path, name: str, version: int) -> ModelVersion:
-    """Reads and verifies root/name/version.
+def read_version(root: Path, name: str, version: int, precision: str = _FLOAT32) -> ModelVersion:
+    """Reads and verifies root/name/version, graphs of that precision where it has them.
 
     Raises RepositoryError when a file is missing, damaged or outside root, or the manifest is not
     understood.
@@ -136,7 +137,7 @@ def read_version(root: Path, name: str, version: int) -> ModelVersion:
             f"{folder}/manifest.json is that of {manifest.name}, version {manifest.version}"
         )
     graphs: dict[str, Graph] = {}
-    for graph in manifest.graphs:
+    for graph in _preferred(manifest, precision):
         kind = _KINDS.get(graph.kind)
         if kind is None:
             raise RepositoryError(
@@ -167,6 +168,16 @@ def read_version(root: Path, name: str, version: int) -> ModelVersion:
         )
     digest = hashlib.sha256(text).hexdigest()
     return ModelVersion(name, version, manifest, digest, graphs)
+
+
+def _preferred(manifest: manifest_pb2.Manifest, precision: str) -> Iterable[manifest_pb2.Graph]:
+    """One graph of each kind: of the precision that is asked for, or else in float32."""
+    chosen: dict[int, manifest_pb2.Graph] = {}
+    for graph in manifest.graphs:
+        own = graph.precision or _FLOAT32
+        if own == precision or (own == _FLOAT32 and graph.kind not in chosen):
+            chosen[graph.kind] = graph
+    return chosen.values()
 
 
 def _levels_apart(graphs: Mapping[str, Graph]) -> dict[str, Graph]:
