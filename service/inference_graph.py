@@ -1,7 +1,7 @@
 """One graph of a model version as a model of the Open Inference Protocol."""
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from inference import inference_service_pb2 as pb
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from service.errors import InvalidRequest
 from service.inference_tensors import Input, type_of
 from service.model import Model
+from service.repository import Spec
 from service.sampling import new_seed
 from service.transport import Call
 from service.transport.spliced import Buffer, Spliced
@@ -42,8 +43,10 @@ class ServedGraph:
         self.outputs = {spec.name: spec for spec in graph.outputs}
         self.optional = {_NOISE} if kind.startswith(("encoder", "scorer")) else set()
         self._all_outputs = tuple(self.outputs)
-        # Of a bounded size: whoever sends requests of many sizes must not fill the memory.
-        self._head = lru_cache(maxsize=256)(self._make_head)
+        # Of a bounded size: whoever sends requests of many sizes must not fill the memory. Without
+        # a way back to this graph, whose model has to end with the last request to it.
+        head = partial(_make_head, self.name, self.version, self.outputs)
+        self._head = lru_cache(maxsize=256)(head)
 
     async def infer(self, request: pb.ModelInferRequest, call: Call) -> Spliced:
         """Runs the graph. Raises the errors of `service.errors`."""
@@ -64,14 +67,6 @@ class ServedGraph:
         for name in outputs:
             pieces += bytes_field(_RAW, arrays[name])
         return Spliced(pieces)
-
-    def _make_head(self, items: int, outputs: tuple[str, ...]) -> bytes:
-        """A serialized response to so many items, without what differs between requests."""
-        head = pb.ModelInferResponse(model_name=self.name, model_version=self.version)
-        for name in outputs:
-            spec = self.outputs[name]
-            head.outputs.add(name=name, datatype=type_of(spec).name, shape=(items, *spec.shape))
-        return head.SerializeToString()
 
     def _requested(self, request: pb.ModelInferRequest) -> tuple[str, ...]:
         names: list[str] = []
@@ -120,6 +115,17 @@ class ServedGraph:
     def _expected(self) -> str:
         names = (f"{name} (optional)" if name in self.optional else name for name in self.inputs)
         return ", ".join(names)
+
+
+def _make_head(
+    graph: str, version: str, specs: Mapping[str, Spec], items: int, outputs: tuple[str, ...]
+) -> bytes:
+    """A serialized response to so many items, without what differs between requests."""
+    head = pb.ModelInferResponse(model_name=graph, model_version=version)
+    for name in outputs:
+        spec = specs[name]
+        head.outputs.add(name=name, datatype=type_of(spec).name, shape=(items, *spec.shape))
+    return head.SerializeToString()
 
 
 def _echo(identity: str, seed: int | None) -> bytes:

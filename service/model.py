@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.batching import Arrays, Batcher, Entry
 from service.completion import Completion
-from service.errors import InvalidRequest, LatentSpaceMismatch, ModelNotFound
+from service.errors import InvalidRequest, LatentSpaceMismatch, ModelNotFound, ModelNotReady
 from service.repository import LEVELS, ModelVersion
 from service.sampling import Stream, standard_normal
 
@@ -209,7 +209,9 @@ class _Answer(Completion[Arrays]):
 class Models:
     """What is served, by resource name. Immutable."""
 
-    def __init__(self, models: Sequence[Model]) -> None:
+    def __init__(self, models: Sequence[Model], not_ready: Iterable[str] = ()) -> None:
+        """not_ready: names of models that are to be served, and have no version loaded."""
+        self.not_ready = frozenset(not_ready)
         self.all = tuple(
             sorted(models, key=lambda model: (model.version.name, model.version.version))
         )
@@ -220,14 +222,16 @@ class Models:
     def get(self, name: str, field: str = "model") -> Model:
         """The model that name stands for: "models/NAME" or "models/NAME/versions/N".
 
-        Raises InvalidRequest (of field) for a name that cannot be one, and ModelNotFound for one
-        that is not served.
+        Raises InvalidRequest (of field) for a name that cannot be one, ModelNotReady for one that
+        is to be served but is not loaded, and ModelNotFound for any other.
         """
         model = self._by_name.get(name)
         if model is not None:
             return model
         if not name.startswith("models/"):
             raise InvalidRequest(field, 'expected "models/NAME" or "models/NAME/versions/N"')
+        if name.split("/")[1] in self.not_ready:
+            raise ModelNotReady("the model is not loaded; the service's log says why")
         raise ModelNotFound("no such model or version is served; ListModels lists what is")
 
     def is_default(self, model: Model) -> bool:

@@ -1,4 +1,4 @@
-"""Model versions on disk: scan, verify, read. What it returns is immutable.
+"""A model version on disk: verify, read. What it returns is immutable.
 
 REPOSITORY/NAME/VERSION/manifest.json, encoder.onnx, decoder.onnx [, prior.onnx, scorer.onnx]
 """
@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from vae.v1 import tensor_pb2
 
 from service.tensors import DTYPES
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_VERSION = re.compile(r"[1-9][0-9]{0,9}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+VERSION = re.compile(r"[1-9][0-9]{0,9}")
+MANIFEST_FILE = "manifest.json"
 _FORMAT_VERSION = 1
 _FLOAT32 = "float32"
 _KINDS = {
@@ -89,29 +90,10 @@ class ModelVersion:
     digest: str
     graphs: Mapping[str, Graph]
 
-
-def read_repository(root: Path) -> list[ModelVersion]:
-    """The newest version of every model under root, by name.
-
-    Raises RepositoryError when root holds no model, or one that cannot be served.
-    """
-    if not root.is_dir():
-        raise RepositoryError(f"{root} is not a directory; expected a model repository")
-    models = [
-        read_version(root, name, max(versions))
-        for name, versions in sorted(_scan(root))
-        if versions
-    ]
-    if not models:
-        raise RepositoryError(f"{root} holds no model; expected {root}/NAME/VERSION/manifest.json")
-    return models
-
-
-def _scan(root: Path) -> Iterator[tuple[str, list[int]]]:
-    for folder in root.iterdir():
-        if folder.is_dir() and _NAME.fullmatch(folder.name):
-            names = [path.name for path in folder.iterdir() if path.is_dir()]
-            yield folder.name, [int(name) for name in names if _VERSION.fullmatch(name)]
+    @property
+    def files(self) -> int:
+        """How many files the graphs are in, and so how many sessions run them."""
+        return len({graph.content for graph in self.graphs.values()})
 
 
 def read_version(root: Path, name: str, version: int, precision: str = _FLOAT32) -> ModelVersion:
@@ -121,7 +103,7 @@ def read_version(root: Path, name: str, version: int, precision: str = _FLOAT32)
     understood.
     """
     folder = root / name / str(version)
-    text = _read(root, folder / "manifest.json")
+    text = _read(root, folder / MANIFEST_FILE)
     manifest = manifest_pb2.Manifest()
     try:
         json_format.Parse(text, manifest)

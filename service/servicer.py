@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 from vae.v1 import tensor_pb2
 from vae.v1 import vae_service_pb2 as vae_pb
@@ -53,11 +54,13 @@ class Servicer:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._published: Models | None = None
-        self._max_items: dict[Model, int] = {}
+        # Of every model that a request still holds, so that none falls between two snapshots.
+        self._max_items: WeakKeyDictionary[Model, int] = WeakKeyDictionary()
 
     def publish(self, models: Models) -> None:
         """Serves these models from now on; every RPC before is refused with ModelNotReady."""
-        self._max_items = {model: self._limits.max_items(model) for model in models.all}
+        for model in models.all:
+            self._max_items[model] = self._limits.max_items(model)
         self._published = models
 
     @property

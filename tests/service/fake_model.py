@@ -7,7 +7,7 @@ import numpy as np
 from vae.manifest.v1 import manifest_pb2
 from vae.v1 import tensor_pb2
 
-from service.batching import Arrays, Entry
+from service.batching import Arrays, BatchingOptions, Entry
 from service.completion import run
 from service.errors import QueueFull
 from service.model import Model
@@ -27,6 +27,7 @@ class FakeBatcher:
 
     function: Callable[[Arrays], Arrays] | None
     error: QueueFull | None = None
+    options: BatchingOptions = field(default_factory=lambda: BatchingOptions((1, 2, 4)))
     inputs: list[Arrays] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
 
@@ -70,6 +71,7 @@ class FakeModel:
         *,
         with_prior: bool = False,
         version: int = 1,
+        name: str = "fake",
         noise: Spec = NOISE,
     ) -> None:
         self.encoder, self.decoder = FakeBatcher(encoder), FakeBatcher(decoder)
@@ -91,7 +93,7 @@ class FakeModel:
             batch_buckets=[1, 2, 4],
             value_range=tensor_pb2.ValueRange(minimum=-1000, maximum=1000),
         )
-        served = ModelVersion("fake", version, manifest, "digest", graphs)
+        served = ModelVersion(name, version, manifest, "digest", graphs)
         self.model = Model(served, batchers, CPU)  # type: ignore[arg-type]
 
     def sample(

@@ -16,11 +16,11 @@ from service.errors import (
     ModelNotFound,
     QueueFull,
 )
+from service.loading import load_model
 from service.metrics import Metrics
 from service.model import Models
-from service.repository import Spec, read_repository
+from service.repository import Spec, read_version
 from service.sampling import Stream, standard_normal
-from service.server import load_model
 from service.servicer import Limits
 from service.session import CPU, SessionOptions
 from tests.service.fake_model import FakeModel
@@ -256,7 +256,7 @@ class Idle:
 def test_real_graphs_draw_the_same_items_however_a_range_is_split(
     digits_repository: Path,
 ) -> None:
-    [version] = read_repository(digits_repository)
+    version = read_version(digits_repository, "digits", 1)
     model = load_model(
         version, SessionOptions(CPU, threads=1), BatchingOptions(), Metrics(), Idle()
     )

@@ -7,31 +7,14 @@ from pathlib import Path
 import pytest
 from vae.v1 import tensor_pb2
 
-from service.repository import RepositoryError, read_repository
+from service.repository import RepositoryError, read_version
 from tests.service.repositories import Change, write
 
 
 def refusal(root: Path) -> str:
     with pytest.raises(RepositoryError) as caught:
-        read_repository(root)
+        read_version(root, "model", 1)
     return str(caught.value)
-
-
-@pytest.mark.parametrize("content", [None, ""], ids=["nothing", "a file"])
-def test_a_repository_that_is_not_a_directory_is_refused(
-    tmp_path: Path, content: str | None
-) -> None:
-    root = tmp_path / "models"
-    if content is not None:
-        root.write_text(content)
-    assert refusal(root) == f"{root} is not a directory; expected a model repository"
-
-
-@pytest.mark.parametrize("folder", [".", "model", "model/.publishing-00"])
-def test_a_repository_without_a_model_is_refused(tmp_path: Path, folder: str) -> None:
-    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-    expected = f"{tmp_path} holds no model; expected {tmp_path}/NAME/VERSION/manifest.json"
-    assert refusal(tmp_path) == expected
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "encoder.onnx", "decoder.onnx"])
@@ -113,12 +96,6 @@ def test_a_manifest_that_cannot_be_served_is_refused(tmp_path: Path, case: str) 
     text = refusal(tmp_path)
     assert text.startswith(f"{folder}/manifest.json")
     assert reason in text
-
-
-def test_a_damaged_newest_version_is_refused_and_not_skipped(tmp_path: Path) -> None:
-    write(tmp_path, version=1)
-    (write(tmp_path, version=2) / "encoder.onnx").write_bytes(b"")
-    assert "/2/encoder.onnx" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("file", ["/etc/hostname", "../../../outside", "../../../../etc/hostname"])
