@@ -64,7 +64,7 @@ def recommended_buckets(tables: Iterable[manifest_pb2.LatencyTable]) -> list[int
 def _largest(seconds: dict[int, float]) -> int:
     rates = {size: size / (_SERVICE_SECONDS + duration) for size, duration in seconds.items()}
     enough = max(rates.values()) / _WORTH_DOUBLING
-    return min(size for size, rate in rates.items() if rate >= enough and size >= _LEAST_LARGEST)
+    return max(_LEAST_LARGEST, min(size for size, rate in rates.items() if rate >= enough))
 
 
 def _table(
