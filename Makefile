@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: help setup demo serve test test-slow test-gpu test-load bench bench-quick check format \
-	protos clean
+.PHONY: help setup demo serve test test-slow test-gpu test-load test-deploy fleet bench bench-quick \
+	check format protos image render clean
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,14 @@ test-gpu: setup ## The tests that need a CUDA device.
 test-load: setup ## The tests that send load over loopback.
 	$(BIN)/python -m pytest -m load
 
+fleet: setup ## Three replicas under load that come, go, die and fall silent; a table.
+	$(BIN)/python -m pytest -m load tests/fleet
+
+test-deploy: setup ## The tests of monitoring with Debian's Prometheus, which it installs (root).
+	command -v promtool || \
+		(apt-get update && apt-get install --yes --no-install-recommends prometheus)
+	$(BIN)/python -m pytest -m deploy
+
 bench: setup ## Measures the service beside its peers; a table and benchmarks/results/.
 	$(BIN)/python -m benchmarks run
 
@@ -55,6 +63,14 @@ format: setup ## Formats the code.
 
 protos: setup ## Generates the code of protos/ again.
 	$(BIN)/python scripts/generate_protos.py
+
+image: setup ## Builds the CPU image without a registry, runs it and calls it (root, Debian).
+	PYTHON=$(BIN)/python deploy/docker/smoke
+
+render: setup ## Kubernetes manifests of every overlay; they go to out/.
+	mkdir -p out
+	for overlay in local cpu gpu; do $(BIN)/kubectl kustomize \
+		deploy/kubernetes/overlays/$$overlay > out/$$overlay.yaml || exit 1; done
 
 clean: ## Removes what the targets made, but not models/ or runs/.
 	rm -rf $(VENV) out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,78 @@
+"""docs/capacity.md says what the measurements say, and its simulation follows queueing theory."""
+
+import math
+
+import pytest
+
+from scripts.capacity import (
+    BATCH,
+    LEAST,
+    PAGE,
+    RESULT,
+    SHARE,
+    WORKLOADS,
+    BatchCost,
+    Measured,
+    Workload,
+    fleet,
+    page,
+    simulate,
+)
+from tests.deploy.rendered import one, render
+
+MEASURED = Measured(RESULT)
+
+
+def test_the_page_is_what_the_script_writes() -> None:
+    text = PAGE.read_text()
+    assert page(text, MEASURED) == text
+
+
+def test_the_cost_of_a_batch_gives_back_what_it_was_made_from() -> None:
+    cost = BatchCost.of(MEASURED)
+    assert cost.batch(1) == pytest.approx(MEASURED.cpu("mlp", "1 callers"))
+    assert cost.batch(BATCH) / BATCH == pytest.approx(MEASURED.cpu("mlp", "64 callers"))
+
+
+def test_the_cost_of_a_batch_foretells_a_load_that_it_was_not_made_from() -> None:
+    said = BatchCost.of(MEASURED).batch(16) / 16
+    assert said == pytest.approx(MEASURED.cpu("mlp", "16 callers"), rel=0.1)
+
+
+def test_where_batching_saves_nothing_the_queue_is_that_of_single_requests() -> None:
+    # Without a fixed cost, work in the queue is that of an M/D/1 queue whatever its batches are, so
+    # the server is busy for the load's share of the time.
+    queue = simulate(BatchCost(0.0, 100.0), rate=5000)
+    assert queue.busy == pytest.approx(0.5, abs=0.01)
+    assert queue.cpu == pytest.approx(100.0)
+
+
+def test_a_light_load_is_served_one_by_one_without_waiting() -> None:
+    cost = BatchCost(160.0, 34.0)
+    queue = simulate(cost, rate=10)
+    assert queue.p50 == pytest.approx(cost.batch(1) / 1000)
+    assert queue.waiting < 0.001
+
+
+def test_a_load_beyond_what_a_replica_bears_never_stops_growing() -> None:
+    cost = BatchCost(160.0, 34.0)
+    short = simulate(cost, rate=1.2 * cost.most(), requests=10_000)
+    long = simulate(cost, rate=1.2 * cost.most(), requests=40_000)
+    assert long.p99 > 3 * short.p99
+    assert long.cpu == pytest.approx(cost.batch(BATCH) / BATCH, rel=0.02)
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: str(workload.title))
+def test_a_fleet_bears_its_load_with_one_replica_away(workload: Workload) -> None:
+    each = 1e6 * workload.items / MEASURED.cpu(workload.model, workload.load)
+    for rate in (1e3, 1e5, 1e7):
+        made = fleet(workload, MEASURED, rate)
+        assert (made.replicas - 1) * each * SHARE >= rate
+        assert made.replicas - 1 == max(LEAST, math.ceil(rate / each / SHARE))
+
+
+def test_autoscaling_waits_for_the_queue_of_the_share_that_fleets_are_sized_for() -> None:
+    cost = BatchCost.of(MEASURED)
+    [trigger] = one(render("overlays/gpu"), "ScaledObject")["spec"]["triggers"]
+    waiting = simulate(cost, SHARE * cost.most()).waiting
+    assert round(waiting) == int(trigger["metadata"]["threshold"])
