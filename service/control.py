@@ -224,6 +224,7 @@ class Control:
         if before is not None and before.error is not None and before.made_of == made_of:
             return
         records[version] = _Record(made_of, before.model if before else None, error)
+        self._show(self._state(name, version, records[version]))  # before anybody reads the log
         self._observer.load_failed(name)
         known = isinstance(error, RepositoryError | GraphError | ProviderError)
         self._log.error(
@@ -302,10 +303,12 @@ class Control:
         }
         for name, records in self._records.items():
             for version, record in records.items():
-                reason = self._reason(record.error) if record.error is not None else ""
-                state = UNAVAILABLE if record.model is None else READY
-                states[name, version] = VersionState(name, version, state, reason)
+                states[name, version] = self._state(name, version, record)
         self.states = tuple(states[key] for key in sorted(states))
+
+    def _state(self, name: str, version: int, record: _Record) -> VersionState:
+        reason = self._reason(record.error) if record.error is not None else ""
+        return VersionState(name, version, UNAVAILABLE if record.model is None else READY, reason)
 
     def _reason(self, error: Exception) -> str:
         """An error for the wire: paths are the repository's own, nothing else is told."""

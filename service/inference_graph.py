@@ -1,5 +1,6 @@
 """One graph of a model version as a model of the Open Inference Protocol."""
 
+import time
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any, Final
@@ -61,7 +62,8 @@ class ServedGraph:
             inputs[_NOISE] = await self.model.encoder_noise(seed, 0, items)
         elif seed is not None:
             raise InvalidRequest("parameters.seed", "is only used for noise that is left out")
-        arrays = await self.model.run(self.kind, inputs, Execution(call.deadline))
+        execution = Execution(_deadline(request, call) if request.parameters else call.deadline)
+        arrays = await self.model.run(self.kind, inputs, execution)
         pieces: list[Buffer] = [self._head(items, outputs)]
         if request.id or seed is not None:
             pieces.append(_echo(request.id, seed))
@@ -142,13 +144,26 @@ def _echo(identity: str, seed: int | None) -> bytes:
 
 
 def _read_seed(request: pb.ModelInferRequest) -> int | None:
-    if "seed" not in request.parameters:
+    return _read_integer(request, "seed", 0, _UINT64_MAX)
+
+
+def _deadline(request: pb.ModelInferRequest, call: Call) -> float | None:
+    """The earlier of the call's deadline and Triton's `timeout`, microseconds from now."""
+    timeout = _read_integer(request, "timeout", 1, _INT64_MAX)
+    if timeout is None:
+        return call.deadline
+    deadline = time.monotonic() + timeout / 1e6
+    return deadline if call.deadline is None else min(deadline, call.deadline)
+
+
+def _read_integer(request: pb.ModelInferRequest, name: str, least: int, largest: int) -> int | None:
+    if name not in request.parameters:
         return None
-    parameter = request.parameters["seed"]
+    parameter = request.parameters[name]
     choice = parameter.WhichOneof("parameter_choice")
-    seed = getattr(parameter, choice) if choice in ("int64_param", "uint64_param") else -1
-    if seed < 0:
+    value = getattr(parameter, choice) if choice in ("int64_param", "uint64_param") else -1
+    if not least <= value <= largest:
         raise InvalidRequest(
-            "parameters.seed", f"expected an int64_param or uint64_param, 0 to {_UINT64_MAX}"
+            f"parameters.{name}", f"expected an int64_param or uint64_param, {least} to {largest}"
         )
-    return int(seed)
+    return int(value)

@@ -113,6 +113,11 @@ def encoding(**fields: Any) -> pb.ModelInferRequest:
             "parameters.seed",
             "expected an int64_param or uint64_param",
         ),
+        (
+            encoding(parameters={"timeout": Parameter(int64_param=0)}),
+            "parameters.timeout",
+            "1 to 9223372036854775807",
+        ),
         (changed(model_version="one"), "model_version", "expected a number"),
     ],
 )

@@ -175,7 +175,7 @@ def test_a_service_whose_only_version_is_damaged_is_not_ready_until_it_is_replac
     command = [sys.executable, "-m", "service", "--repository", str(tmp_path), *POLL]
     command += ["--listen", "127.0.0.1:0", "--metrics-port", "0", "--transport", transport]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        service = ServiceProcess(process, lambda line: None)
+        service = ServiceProcess(process, lambda line: None, "127.0.0.1")
         try:
             service.wait_for("model_load_failed")
             [state] = index(service)

@@ -1,5 +1,6 @@
 """The Open Inference Protocol where no exported model leads: loading, labels, priors, versions."""
 
+import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -153,6 +154,16 @@ def test_a_seed_comes_back_as_the_integer_that_holds_it(seed: int) -> None:
     assert returned.WhichOneof("parameter_choice") == (
         "int64_param" if seed < 2**63 else "uint64_param"
     )
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, 2.0), (1.0, 1.0), (9.0, 2.0)])
+def test_a_timeout_in_microseconds_is_a_deadline_too(own: float | None, expected: float) -> None:
+    fake, now = FakeModel(), time.monotonic()
+    message = request("fake.decoder", {"latents": latents()})
+    message.parameters["timeout"].int64_param = 2_000_000
+    answer(served(fake).model_infer(message, Call(None if own is None else now + own)))
+
+    assert fake.decoder.entries[0].deadline == pytest.approx(now + expected, abs=0.5)
 
 
 def test_the_newest_version_is_the_default_and_each_can_be_named() -> None:
