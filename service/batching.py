@@ -112,6 +112,7 @@ class Entry:
     deadline: float | None
     on_done: Callable[["Entry"], None]
     admitted: float
+    started: float | None = None  # when its first item was taken into a batch
     outputs: Arrays | None = None
     error: ServiceError | None = None
     cancelled: bool = False
@@ -154,8 +155,10 @@ class Batcher:
         clock: Clock | None = None,
         instances: int = 1,
         wake: Callable[[Callable[[], bool]], None] | None = None,
+        on_admitted: Callable[[Entry], None] | None = None,
         name: str = "batcher",
     ) -> None:
+        """on_admitted: sees every entry on its caller's thread, before anything happens to it."""
         self._run = run
         self._options = options
         self._observer = observer
@@ -169,6 +172,7 @@ class Batcher:
         self._weight = 1.0
         self._instances = instances
         self._wake = wake
+        self._on_admitted = on_admitted
         self._turn = threading.RLock()  # one batch at a time, where wake is given
         self._turns = threading.Semaphore(instances)  # a thread without one only answers
         self._threads = [
@@ -177,6 +181,11 @@ class Batcher:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def options(self) -> BatchingOptions:
+        """The knobs."""
+        return self._options
 
     @property
     def queued_items(self) -> int:
@@ -203,6 +212,8 @@ class Batcher:
                 self._observer.entry_rejected("queue_full")
                 raise QueueFull(self._drain_seconds())
             entry = Entry(inputs, items, deadline, on_done, self._clock.now())
+            if self._on_admitted is not None:
+                self._on_admitted(entry)
             first = not self._queue
             self._queue.append(entry)
             self._queued_items += items
@@ -308,6 +319,7 @@ class Batcher:
                 expired.append(entry)
             else:
                 if not entry.taken:
+                    entry.started = now
                     self._observer.entry_started(now - entry.admitted)
                 count = min(left, room)
                 parts.append(_Part(entry, entry.taken, entry.taken + count))

@@ -11,22 +11,26 @@ from numpy.typing import NDArray
 
 from service.batching import Arrays, Batcher, Entry
 from service.completion import Completion
-from service.errors import InvalidRequest, LatentSpaceMismatch, ModelNotFound
+from service.errors import InvalidRequest, LatentSpaceMismatch, ModelNotFound, ModelNotReady
 from service.repository import LEVELS, ModelVersion
 from service.sampling import Stream, standard_normal
 
 Float32 = NDArray[np.float32]
 Observations = NDArray[np.float32] | NDArray[np.uint8]
+Latents = NDArray[np.float32] | NDArray[np.int64]  # real numbers, or codes
 _DRAWN_AT_ONCE = 8192  # values of noise, some 500 us; more are drawn on a thread of their own
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """Parameters of q(z given x), [items, ...latent shape] each; latents only when drawn."""
+    """Parameters of q(z given x), and latents [items, ...latent shape] only when drawn.
+
+    The parameters have the latents' shape, but for codes: [items, size of a vector, height, width].
+    """
 
     mean: Float32
     log_variance: Float32
-    latents: Float32 | None
+    latents: Latents | None
 
 
 class Model:
@@ -42,7 +46,9 @@ class Model:
         self.provider = provider
         self.batchers = batchers
         self.observation_shape = tuple(version.manifest.observations.shape[1:])
-        self.latent_shape = tuple(version.manifest.latents.shape[1:])
+        self.latent_shape = version.graphs["decoder"].input("latents").shape
+        self.noise_shape = version.graphs["encoder"].input("noise").shape
+        self.code_count = version.manifest.code_count
         self.resource = f"models/{version.name}/versions/{version.version}"
         self._drawing = ThreadPoolExecutor(1, f"{version.name}-noise")  # starts when it has to
         value_range = version.manifest.value_range
@@ -58,11 +64,12 @@ class Model:
         labels: Sequence[int],
         deadline: float | None,
         uint8: bool = False,
-    ) -> tuple[Observations, Float32]:
+    ) -> tuple[Observations, Latents]:
         """Observations [count, ...] and the latents [count, ...] that they were decoded from."""
         label = self._label(labels, count)
         noise = await self._noise(seed, Stream.SAMPLE, start_index, count)
-        latents = noise = noise * np.float32(temperature)
+        noise = noise * np.float32(temperature)
+        latents: Latents = noise
         if "prior" in self.batchers:
             latents = (await self.run("prior", {"noise": noise, **label}, deadline))["latents"]
         return await self._decode({"latents": latents, **label}, deadline, uint8), latents
@@ -90,7 +97,7 @@ class Model:
 
     async def decode(
         self,
-        latents: Float32,
+        latents: Latents,
         latent_space: str | None,
         labels: Sequence[int],
         deadline: float | None,
@@ -115,9 +122,9 @@ class Model:
         return cast("Mapping[str, Float32]", await answer)
 
     async def encoder_noise(self, seed: int | None, start_index: int, count: int) -> Float32:
-        """What the encoder draws latents [count, ...] with; zeros, for the mean, without a seed."""
+        """What an encoder or a scorer draws latents of count items with; zeros without a seed."""
         if seed is None:
-            return np.zeros((count, *self.latent_shape), np.float32)
+            return np.zeros((count, *self.noise_shape), np.float32)
         return await self._noise(seed, Stream.ENCODE, start_index, count)
 
     def check_observations(self, observations: Float32) -> None:
@@ -135,6 +142,11 @@ class Model:
         if not all(0 <= label < count for label in labels):
             raise InvalidRequest(field, f"expected numbers from 0 to {count - 1}")
 
+    def check_codes(self, codes: NDArray[np.int64], field: str) -> None:
+        """Raises InvalidRequest of field if a latent is no code of the model."""
+        if codes.min() < 0 or codes.max() >= self.code_count:
+            raise InvalidRequest(field, f"expected codes from 0 to {self.code_count - 1}")
+
     async def _decode(self, inputs: Arrays, deadline: float | None, uint8: bool) -> Observations:
         if not uint8:
             return (await self.run("decoder", inputs, deadline))["observations"]
@@ -146,11 +158,11 @@ class Model:
             raise InvalidRequest(field, f"expected float32: {self.resource} has no graph for uint8")
 
     async def _noise(self, seed: int, stream: Stream, start_index: int, count: int) -> Float32:
-        size = math.prod(self.latent_shape)
+        size = math.prod(self.noise_shape)
 
         def draw() -> Float32:
             noise = standard_normal(seed, stream, start_index, count, size)
-            return noise.reshape(count, *self.latent_shape)
+            return noise.reshape(count, *self.noise_shape)
 
         if count * size <= _DRAWN_AT_ONCE:
             return draw()
@@ -197,7 +209,9 @@ class _Answer(Completion[Arrays]):
 class Models:
     """What is served, by resource name. Immutable."""
 
-    def __init__(self, models: Sequence[Model]) -> None:
+    def __init__(self, models: Sequence[Model], not_ready: Iterable[str] = ()) -> None:
+        """not_ready: names of models that are to be served, and have no version loaded."""
+        self.not_ready = frozenset(not_ready)
         self.all = tuple(
             sorted(models, key=lambda model: (model.version.name, model.version.version))
         )
@@ -208,14 +222,16 @@ class Models:
     def get(self, name: str, field: str = "model") -> Model:
         """The model that name stands for: "models/NAME" or "models/NAME/versions/N".
 
-        Raises InvalidRequest (of field) for a name that cannot be one, and ModelNotFound for one
-        that is not served.
+        Raises InvalidRequest (of field) for a name that cannot be one, ModelNotReady for one that
+        is to be served but is not loaded, and ModelNotFound for any other.
         """
         model = self._by_name.get(name)
         if model is not None:
             return model
         if not name.startswith("models/"):
             raise InvalidRequest(field, 'expected "models/NAME" or "models/NAME/versions/N"')
+        if name.split("/")[1] in self.not_ready:
+            raise ModelNotReady("the model is not loaded; the service's log says why")
         raise ModelNotFound("no such model or version is served; ListModels lists what is")
 
     def is_default(self, model: Model) -> bool:

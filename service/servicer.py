@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 from vae.v1 import tensor_pb2
 from vae.v1 import vae_service_pb2 as vae_pb
 
 from service import tensors
 from service.errors import InvalidRequest, ModelNotReady
-from service.model import Model, Models, Observations
+from service.model import Latents, Model, Models, Observations
 from service.sampling import MAX_INDEX, new_seed
 from service.streams import answer_in_order
 from service.transport import Call, Method, Response, Stream, StreamMethod
@@ -38,8 +39,12 @@ class Limits:
 
     def max_items(self, model: Model) -> int:
         """Most items in one request: a Sample of 20 bytes must not be able to ask for gigabytes."""
-        observation, latent = math.prod(model.observation_shape), math.prod(model.latent_shape)
-        item = 4 * max(observation + latent, 3 * latent)  # Sample with latents; Encode with latents
+        encoder, decoder = (model.version.graphs[kind] for kind in ("encoder", "decoder"))
+        item = max(
+            4 * math.prod(model.observation_shape) + decoder.input("latents").nbytes,  # Sample
+            sum(spec.nbytes for spec in encoder.outputs),  # Encode with latents
+            encoder.input("noise").nbytes,  # no response, but memory as well
+        )
         return max(1, min(self.max_request_items, self.max_response_bytes // item))
 
 
@@ -49,11 +54,13 @@ class Servicer:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._published: Models | None = None
-        self._max_items: dict[Model, int] = {}
+        # Of every model that a request still holds, so that none falls between two snapshots.
+        self._max_items: WeakKeyDictionary[Model, int] = WeakKeyDictionary()
 
     def publish(self, models: Models) -> None:
         """Serves these models from now on; every RPC before is refused with ModelNotReady."""
-        self._max_items = {model: self._limits.max_items(model) for model in models.all}
+        for model in models.all:
+            self._max_items[model] = self._limits.max_items(model)
         self._published = models
 
     @property
@@ -149,14 +156,21 @@ class Servicer:
     async def decode(self, request: vae_pb.DecodeRequest, call: Call) -> Spliced:
         """Computes the means of the likelihood."""
         model = self._models.get(request.model)
-        latents = tensors.to_array(
-            request.latents, "latents", model.latent_shape, self._max_items[model]
-        )
+        latents = self._latents(request, model)
         uint8 = _wants_uint8(request.observation_encoding)
         space = request.latent_space if request.HasField("latent_space") else None
         observations = await model.decode(latents, space, request.labels, call.deadline, uint8)
         head = vae_pb.DecodeResponse(model=model.resource).SerializeToString()
         return Spliced((head, *tensor_field(_DECODED, observations)))
+
+    def _latents(self, request: vae_pb.DecodeRequest, model: Model) -> Latents:
+        """The checked latents of a request."""
+        tensor, shape, most = request.latents, model.latent_shape, self._max_items[model]
+        if not model.code_count:
+            return tensors.to_array(tensor, "latents", shape, most)
+        codes = tensors.to_codes(tensor, "latents", shape, most)
+        model.check_codes(codes, "latents.data")
+        return codes
 
     def _observations(self, request: vae_pb.EncodeRequest, model: Model) -> Observations:
         """The checked observations of a request."""

@@ -7,7 +7,7 @@ import numpy as np
 from vae.manifest.v1 import manifest_pb2
 from vae.v1 import tensor_pb2
 
-from service.batching import Arrays, Entry
+from service.batching import Arrays, BatchingOptions, Entry
 from service.completion import run
 from service.errors import QueueFull
 from service.model import Model
@@ -27,6 +27,7 @@ class FakeBatcher:
 
     function: Callable[[Arrays], Arrays] | None
     error: QueueFull | None = None
+    options: BatchingOptions = field(default_factory=lambda: BatchingOptions((1, 2, 4)))
     inputs: list[Arrays] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
 
@@ -65,7 +66,13 @@ class FakeModel:
     """A model with fakes for its batchers."""
 
     def __init__(
-        self, labels: Sequence[str] = (), *, with_prior: bool = False, version: int = 1
+        self,
+        labels: Sequence[str] = (),
+        *,
+        with_prior: bool = False,
+        version: int = 1,
+        name: str = "fake",
+        noise: Spec = NOISE,
     ) -> None:
         self.encoder, self.decoder = FakeBatcher(encoder), FakeBatcher(decoder)
         self.prior = FakeBatcher(prior)
@@ -74,9 +81,9 @@ class FakeModel:
             batchers["prior"] = self.prior
         label = (Spec("label", np.dtype(np.int64), ()),) if labels else ()
         graphs = {
-            "encoder": Graph(b"", (OBSERVATIONS, NOISE, *label), (LATENTS, MEAN, LOG_VARIANCE)),
+            "encoder": Graph(b"", (OBSERVATIONS, noise, *label), (LATENTS, MEAN, LOG_VARIANCE)),
             "decoder": Graph(b"", (LATENTS, *label), (OBSERVATIONS,)),
-            "prior": Graph(b"", (NOISE, *label), (LATENTS,)),
+            "prior": Graph(b"", (noise, *label), (LATENTS,)),
         }
         manifest = manifest_pb2.Manifest(
             observations=tensor_pb2.TensorSpec(shape=[-1, 3]),
@@ -86,7 +93,7 @@ class FakeModel:
             batch_buckets=[1, 2, 4],
             value_range=tensor_pb2.ValueRange(minimum=-1000, maximum=1000),
         )
-        served = ModelVersion("fake", version, manifest, "digest", graphs)
+        served = ModelVersion(name, version, manifest, "digest", graphs)
         self.model = Model(served, batchers, CPU)  # type: ignore[arg-type]
 
     def sample(

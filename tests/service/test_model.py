@@ -16,11 +16,12 @@ from service.errors import (
     ModelNotFound,
     QueueFull,
 )
+from service.loading import load_model
 from service.metrics import Metrics
 from service.model import Models
-from service.repository import read_repository
+from service.repository import Spec, read_version
 from service.sampling import Stream, standard_normal
-from service.server import load_model
+from service.servicer import Limits
 from service.session import CPU, SessionOptions
 from tests.service.fake_model import FakeModel
 
@@ -34,11 +35,42 @@ def test_sample_decodes_the_noise_of_its_seed(start: int) -> None:
     np.testing.assert_array_equal(observations, latents * 10)
 
 
-def test_the_noise_has_the_shape_of_the_latents() -> None:
-    fake = FakeModel()
-    fake.model.latent_shape = (2, 3, 5)
-    _, latents = fake.sample(count=4)
-    assert latents.shape == (4, 2, 3, 5)
+def test_noise_may_have_another_shape_than_latents() -> None:
+    fake = FakeModel(with_prior=True, noise=Spec("noise", np.dtype(np.float32), (2, 3, 5)))
+    fake.sample(count=4)
+    assert fake.prior.inputs[0]["noise"].shape == (4, 2, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("noise", "items"),
+    [
+        ((2,), 41),  # Encode with latents: three times two numbers of four bytes in 1000
+        ((100,), 2),  # and the noise of an item has to fit as well
+        ((5000,), 1),
+    ],
+)
+def test_a_request_may_ask_for_as_many_items_as_its_arrays_leave_room(
+    noise: tuple[int, ...], items: int
+) -> None:
+    model = FakeModel(noise=Spec("noise", np.dtype(np.float32), noise)).model
+    assert Limits(max_response_bytes=1000).max_items(model) == items
+    assert Limits(max_request_items=1).max_items(model) == 1
+
+
+@pytest.mark.parametrize("codes", [[0, 6], [3, 3]])
+def test_codes_below_the_count_are_good(codes: list[int]) -> None:
+    model = FakeModel().model
+    model.code_count = 7
+    model.check_codes(np.array(codes), "latents.data")
+
+
+@pytest.mark.parametrize("codes", [[0, 7], [-1, 3], [-(2**63), 0]])
+def test_codes_beyond_the_count_are_refused(codes: list[int]) -> None:
+    model = FakeModel().model
+    model.code_count = 7
+    with pytest.raises(InvalidRequest, match="expected codes from 0 to 6") as caught:
+        model.check_codes(np.array(codes), "latents.data")
+    assert caught.value.field == "latents.data"
 
 
 def test_the_noise_of_many_items_is_drawn_on_another_thread() -> None:
@@ -224,7 +256,7 @@ class Idle:
 def test_real_graphs_draw_the_same_items_however_a_range_is_split(
     digits_repository: Path,
 ) -> None:
-    [version] = read_repository(digits_repository)
+    version = read_version(digits_repository, "digits", 1)
     model = load_model(
         version, SessionOptions(CPU, threads=1), BatchingOptions(), Metrics(), Idle()
     )

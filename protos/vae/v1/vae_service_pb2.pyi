@@ -232,15 +232,19 @@ class EncodeResponse(_message.Message):
     """Identity of the latent space that mean and latents belong to; pass it on to Decode."""
     @_builtins.property
     def mean(self) -> _tensor_pb2.Tensor:
-        """Mean of q(z given x), [items, ...latent shape]."""
+        """Mean of q(z given x), [items, ...latent shape].
+        Of a model whose latents are codes: the vectors that it took the nearest codes of, [items, size, height, width].
+        """
 
     @_builtins.property
     def log_variance(self) -> _tensor_pb2.Tensor:
-        """Natural logarithm of the variance of q(z given x), [items, ...latent shape]."""
+        """Natural logarithm of the variance of q(z given x), of the shape of mean; zeros where latents are codes."""
 
     @_builtins.property
     def latents(self) -> _tensor_pb2.Tensor:
-        """One draw from q(z given x) for each item, [items, ...latent shape]; only with include_latents."""
+        """One draw from q(z given x) for each item, [items, ...latent shape]; only with include_latents.
+        int64 where latents are codes, which no seed changes.
+        """
 
     def __init__(
         self,
@@ -283,7 +287,7 @@ class DecodeRequest(_message.Message):
     """How observations are written into the response."""
     @_builtins.property
     def latents(self) -> _tensor_pb2.Tensor:
-        """The latents, [items, ...latent shape], finite."""
+        """The latents, [items, ...latent shape]: float32, finite; or int64, 0 to code_count - 1, where they are codes."""
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
