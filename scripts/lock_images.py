@@ -21,6 +21,7 @@ PLATFORMS = {
     "service": ("x86_64", "aarch64"),
     "service-gpu": ("x86_64",),  # onnxruntime-gpu has no other wheel for Linux
 }
+_MORE: tuple[str, ...] = ()  # extras that both have beside the one of their own name
 _GLIBC = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
 
 
@@ -29,21 +30,21 @@ def main() -> int:
     LOCKS.mkdir(exist_ok=True)
     build = _project()["build-system"]["requires"]
     _write("build", _resolved(build, "x86_64"))  # pure Python: the same everywhere
-    for extra, machines in PLATFORMS.items():
-        needed = sorted(requirements(extra))
+    for target, machines in PLATFORMS.items():
+        needed = sorted(set(requirements(target)))
         hashes: dict[tuple[str, str], set[str]] = {}
         for machine in machines:
             for package, found in _resolved(needed, machine).items():
                 hashes.setdefault(package, set()).update(found)
-        _write(extra, hashes)
+        _write(target, hashes)
     return 0
 
 
-def requirements(extra: str) -> Iterator[str]:
-    """What an extra of pyproject.toml asks for, with the extras that it names."""
+def requirements(target: str) -> Iterator[str]:
+    """What an image asks for: the extras of pyproject.toml, with those that they name."""
     project = _project()["project"]
     yield from project["dependencies"]
-    waiting = [extra]
+    waiting = [target, *_MORE]
     while waiting:
         for text in project["optional-dependencies"][waiting.pop()]:
             requirement = Requirement(text)
