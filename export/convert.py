@@ -11,7 +11,7 @@ from export.graphs import Graph, Precision, trace_graphs
 from export.manifest import build_manifest, describe_graph, manifest_json
 from export.measurements import add_measurements
 from export.objects import publish_objects
-from export.parity import measure, measure_elbo
+from export.parity import elbo_percentiles, measure, measure_elbo
 from export.precision import convert
 from export.publish import check_name, publish
 from export.storage import Location, local_path, locate
@@ -61,9 +61,20 @@ def export_run(
     parity = measure(graphs, observations, labels=labels)
     scorer = next((graph for graph in graphs if graph.kind == "scorer"), None)
     elbo = None if scorer is None else measure_elbo(scorer, observations, labels)
+    percentiles: list[float] = []
+    if scorer is not None:
+        trained_on = dataset.observations("train")
+        percentiles = elbo_percentiles(scorer, trained_on, dataset.train_labels)
     files = {graph.file: graph.content for graph in graphs}
     description = build_manifest(
-        run, graphs, parity, name, 0, label_names=dataset.label_names, elbo=elbo
+        run,
+        graphs,
+        parity,
+        name,
+        0,
+        label_names=dataset.label_names,
+        elbo=elbo,
+        elbo_percentiles=percentiles,
     )
     refusals: dict[str, str] = {}
     for precision in precisions:

@@ -31,11 +31,13 @@ def build_manifest(
     *,
     label_names: Sequence[str] = (),
     elbo: ElboParity | None = None,
+    elbo_percentiles: Sequence[float] = (),
 ) -> manifest_pb2.Manifest:
     """Describe version `version` of model `name`, made from `run` now.
 
-    `label_names` are those of the data set, and `elbo` is what the scorer gave. Versions of one
-    name made from the same weights share their latent space.
+    `label_names` are those of the data set, `elbo` is what the scorer gave for test items, and
+    `elbo_percentiles` for those of training. Versions of one name made from the same weights share
+    their latent space.
     """
     model = run.model
     created = Timestamp()
@@ -53,6 +55,7 @@ def build_manifest(
         value_range=_value_range(graphs),
         latents=_spec(next(value for value in graphs[0].outputs if value.name == "latents")),
         latent_groups=_groups(model),
+        elbo_percentiles=elbo_percentiles,
         code_count=model.code_count if isinstance(model, Quantized) else 0,
         labels=[] if model.label_count is None else label_names,
         likelihood=model.likelihood_name,

@@ -137,6 +137,25 @@ def measure_elbo(
     return ElboParity(theirs, ours, count, tolerance)
 
 
+def elbo_percentiles(
+    scorer: Graph, observations: Array, labels: Labels | None = None
+) -> list[float]:
+    """The 0th to 100th percentiles of the ELBO in nats of at most 1000 items, spread evenly over
+    `observations`, through onnxruntime with one draw each from a fixed seed."""
+    session = _session(scorer)
+    random = np.random.default_rng(_SEED)
+    rows = np.linspace(0, len(observations) - 1, min(ELBO_ITEMS, len(observations))).round()
+    chosen = rows.astype(np.int64)
+    items = _Items(observations[chosen], None if labels is None else labels[chosen])
+    elbos: list[Array] = []
+    for start in range(0, len(chosen), _ELBO_BATCH):
+        feeds = items.feeds(scorer, start, min(_ELBO_BATCH, len(chosen) - start), random)
+        rate, distortion = session.run(["rate", "distortion"], feeds)
+        elbos.append(-(rate + distortion))
+    percentiles: list[float] = np.percentile(np.concatenate(elbos), np.arange(101)).tolist()
+    return percentiles
+
+
 @dataclass(frozen=True)
 class _Items:
     """What graphs are fed with: real items where they take them."""

@@ -104,7 +104,9 @@ class Entry:
     """One request in the queue, and its completion.
 
     `on_done` is called exactly once, on any thread, when `outputs` or `error` is set; after
-    cancel() it may not be called at all. It must not raise.
+    cancel() it may not be called at all. It must not raise. Then `started` is when its first item
+    was taken into a batch, `seconds` what its batches ran, and `batch_items` the items, without
+    padding, of the largest of them.
     """
 
     inputs: Arrays
@@ -112,10 +114,12 @@ class Entry:
     deadline: float | None
     on_done: Callable[["Entry"], None]
     admitted: float
-    started: float | None = None  # when its first item was taken into a batch
+    started: float | None = None
     outputs: Arrays | None = None
     error: ServiceError | None = None
     cancelled: bool = False
+    seconds: float = 0.0
+    batch_items: int = 0
     taken: int = 0
     answered: int = 0
     parts: list[tuple[int, Arrays]] = field(default_factory=list)
@@ -360,7 +364,12 @@ class Batcher:
         # A moving average over about ten batches, which starts at the first one.
         self._seconds_per_batch += (seconds - self._seconds_per_batch) * self._weight
         self._weight = 0.1
-        requests = sum(part.stop == part.entry.items for part in parts)
+        requests = 0
+        for part in parts:
+            entry = part.entry
+            entry.seconds += seconds
+            entry.batch_items = max(entry.batch_items, items)
+            requests += part.stop == entry.items
         self._observer.batch_done(items, bucket - items, requests, seconds)
         return outputs
 

@@ -44,10 +44,6 @@ class PermissionDenied(ServiceError):
         self.right = right
 
 
-class AdminDisabled(ServiceError):
-    """The service was started without its admin calls."""
-
-
 class ModelNotReady(ServiceError):
     """The models are still loading."""
 
@@ -62,6 +58,10 @@ class LoadFailed(ServiceError):
 
 class LatentSpaceMismatch(ServiceError):
     """The latents come from another latent space than the model's."""
+
+
+class NotOffered(ServiceError):
+    """The model version cannot answer this kind of request, whatever it says."""
 
 
 class QueueFull(ServiceError):

@@ -8,6 +8,7 @@ from inference import inference_service_pb2 as pb
 from numpy.typing import NDArray
 
 from service.errors import InvalidRequest
+from service.execution import Execution
 from service.inference_tensors import Input, type_of
 from service.model import Model
 from service.repository import Spec
@@ -60,7 +61,7 @@ class ServedGraph:
             inputs[_NOISE] = await self.model.encoder_noise(seed, 0, items)
         elif seed is not None:
             raise InvalidRequest("parameters.seed", "is only used for noise that is left out")
-        arrays = await self.model.run(self.kind, inputs, call.deadline)
+        arrays = await self.model.run(self.kind, inputs, Execution(call.deadline))
         pieces: list[Buffer] = [self._head(items, outputs)]
         if request.id or seed is not None:
             pieces.append(_echo(request.id, seed))

@@ -6,11 +6,11 @@ from typing import Final
 
 from inference import inference_service_pb2 as pb
 
+from service.catalogue import Limits
 from service.errors import InvalidRequest, ModelNotFound, ModelNotReady
 from service.inference_graph import ServedGraph
 from service.inference_metadata import config_of, metadata_of, statistics_of
 from service.model import Models
-from service.servicer import Limits
 from service.statistics import GraphStatistics
 from service.transport import Call, Method
 from service.transport.spliced import Spliced

@@ -3,9 +3,9 @@
 from vae.v1 import model_service_pb2 as models_pb
 from vae.v1 import tensor_pb2
 
+from service.catalogue import Limits
 from service.errors import InvalidRequest, ModelNotReady
 from service.model import Model, Models
-from service.servicer import Limits
 from service.transport import Call, Method
 
 MODEL_SERVICE = models_pb.DESCRIPTOR.services_by_name["ModelService"].full_name

@@ -23,6 +23,7 @@ class Stream(enum.IntEnum):
 
     SAMPLE = 0
     ENCODE = 1
+    SCORE = 2
 
 
 def new_seed() -> int:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.auth.choice import make_authorize
-from service.auth.rights import without_admin
 from service.batching import BatchingOptions
+from service.catalogue import Catalogue, Limits
 from service.control import Control
 from service.following import following, load_first
 from service.health import HEALTH_SERVICE, Health
 from service.inference_repository import RepositoryV2
 from service.inference_v2 import INFERENCE_SERVICE, InferenceV2
+from service.latent_servicer import LatentServicer
 from service.lifeline import hold
 from service.loading import loader
 from service.logs import Logger
@@ -24,9 +25,10 @@ from service.metrics import Metrics, serve_metrics
 from service.model import Models
 from service.model_servicer import MODEL_SERVICE, ModelServicer
 from service.object_source import ObjectSource
+from service.observations import Observing
 from service.reflection import reflection_methods
 from service.repository import RepositoryError
-from service.servicer import VAE_SERVICE, Limits, Servicer
+from service.servicer import VAE_SERVICE, Servicer
 from service.session import SessionOptions, choose_provider, cpu_quota
 from service.settings import Settings, SettingsError, tls_files
 from service.sources import DirectorySource, Source
@@ -93,10 +95,15 @@ async def serve(settings: Settings, log: Logger) -> None:
     health = Health(services)
     limits = Limits(max_request_items=settings.max_request_items)
     batching = batching_options(settings)
+    catalogue, observing = Catalogue(limits), Observing()
+    models_service = ModelServicer(limits)
+    inference = InferenceV2(limits, metrics.observer, lambda: health.ready)
+    publishers = (catalogue, models_service, inference)
     protocols = (
-        Servicer(limits),
-        ModelServicer(limits),
-        InferenceV2(limits, metrics.observer, lambda: health.ready),
+        Servicer(catalogue, observing),
+        LatentServicer(catalogue, observing),
+        models_service,
+        inference,
     )
     tracing = _make_tracing(settings)
     transport = await make_transport(
@@ -113,8 +120,8 @@ async def serve(settings: Settings, log: Logger) -> None:
     )
 
     def publish(models: Models) -> None:
-        for protocol in protocols:
-            protocol.publish(models)
+        for publisher in publishers:
+            publisher.publish(models)
 
     explicit = settings.model_control == "explicit"
     control = Control(
@@ -129,10 +136,9 @@ async def serve(settings: Settings, log: Logger) -> None:
     wanted = WantedModels(control, settings.wanted_file)
     executor = ThreadPoolExecutor(1, "model-control")  # starts with the first load
     load, unload = (wanted.load, wanted.unload) if explicit else (None, None)
-    for protocol in (*protocols, RepositoryV2(lambda: control.states, load, unload, executor)):
+    repository = RepositoryV2(lambda: control.states, load, unload, executor)
+    for protocol in (*protocols, repository):
         methods = protocol.methods()
-        if not settings.admin:
-            methods = without_admin(methods)
         transport.add(methods if tracing is None else tracing.traced(methods))
     transport.add(health.methods())
     transport.add(reflection_methods((*services, HEALTH_SERVICE)))

@@ -74,7 +74,6 @@ class Settings(BaseModel):
     jwt_audience: str = Field("", description="aud that a JWT must have")
     jwt_rights_claim: str = Field("scope", description="claim of a JWT that names its rights")
     jwt_leeway: float = Field(30.0, ge=0, le=600, description="seconds that clocks may differ")
-    admin: bool = Field(False, description="serve the calls that load and unload: true, false")
     trace_endpoint: str = Field(
         "",
         pattern=r"^(https?://.+)?$",

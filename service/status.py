@@ -17,11 +17,11 @@ _TABLE: Final[dict[type[errors.ServiceError], tuple[grpc.StatusCode, str]]] = {
     errors.HealthUnknown: (grpc.StatusCode.NOT_FOUND, "SERVICE_NOT_FOUND"),
     errors.Unauthenticated: (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID"),
     errors.PermissionDenied: (grpc.StatusCode.PERMISSION_DENIED, "RIGHT_MISSING"),
-    errors.AdminDisabled: (grpc.StatusCode.PERMISSION_DENIED, "ADMIN_DISABLED"),
     errors.ModelNotReady: (grpc.StatusCode.UNAVAILABLE, "MODEL_NOT_READY"),
     errors.ModelControlOff: (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_CONTROL_OFF"),
     errors.LoadFailed: (grpc.StatusCode.FAILED_PRECONDITION, "LOAD_FAILED"),
     errors.LatentSpaceMismatch: (grpc.StatusCode.FAILED_PRECONDITION, "LATENT_SPACE_MISMATCH"),
+    errors.NotOffered: (grpc.StatusCode.FAILED_PRECONDITION, "NOT_OFFERED"),
     # Not UNAVAILABLE: clients retry that by themselves and would turn overload into a storm.
     errors.QueueFull: (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     errors.Cancelled: (grpc.StatusCode.CANCELLED, "CANCELLED"),

@@ -14,6 +14,7 @@ DTYPES: Final[dict[tensor_pb2.DataType.ValueType, np.dtype[Any]]] = {
     tensor_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
     tensor_pb2.DATA_TYPE_UINT8: np.dtype("u1"),
     tensor_pb2.DATA_TYPE_INT64: np.dtype("<i8"),
+    tensor_pb2.DATA_TYPE_FLOAT16: np.dtype("<f2"),
 }
 DATA_TYPES: Final = {dtype: data_type for data_type, dtype in DTYPES.items()}
 _FLOAT32: Final = np.dtype("<f4")

@@ -1,11 +1,6 @@
 """Which right a method needs."""
 
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import Final, Literal, NoReturn, get_args
-
-from service.errors import AdminDisabled
-from service.transport import Method, StreamMethod
+from typing import Final, Literal, get_args
 
 Right = Literal["infer", "read", "admin"]
 RIGHTS: Final[frozenset[str]] = frozenset(get_args(Right))
@@ -41,17 +36,3 @@ def right_of(path: str) -> Right | None:
     if path in _INFER or path.startswith(f"{_VAE}/"):
         return "infer"
     return "read" if path in _READ else "admin"
-
-
-def without_admin(methods: Iterable[Method | StreamMethod]) -> list[Method | StreamMethod]:
-    """The methods, of which those that need "admin" are refused to everybody."""
-    return [_refused(method) if right_of(method.path) == "admin" else method for method in methods]
-
-
-def _refused(method: Method | StreamMethod) -> Method | StreamMethod:
-    async def refuse(*_: object) -> NoReturn:
-        raise AdminDisabled("admin calls are off: the service was started without --admin true")
-
-    if isinstance(method, Method):
-        return replace(method, handler=refuse)
-    return replace(method, handler=refuse)

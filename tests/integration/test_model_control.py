@@ -23,8 +23,7 @@ from vae_client import VaeClient, VaeError
 
 StartService = Callable[..., AbstractContextManager[ServiceProcess]]
 POLL = ("--model-control", "poll", "--repository-poll-seconds", "0.1")
-ADMIN = ("--admin", "true")
-EXPLICIT = ("--model-control", "explicit", *ADMIN)
+EXPLICIT = ("--model-control", "explicit")
 SWAPS = 20
 
 
@@ -246,20 +245,10 @@ def test_loading_on_request_is_off_unless_it_is_asked_for(
     for change in (load, unload):
         with pytest.raises(grpc.RpcError) as caught:
             change(service, "digits")
-        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
     assert index(service) == [("1", "READY", "")]
     assert client.sample("digits", 1).observations.shape == (1, 1, 8, 8)
-
-
-def test_nothing_is_loaded_on_request_where_the_service_chooses(
-    start_service: StartService,
-) -> None:
-    with start_service(*ADMIN) as service:
-        for change in (load, unload):
-            with pytest.raises(grpc.RpcError) as caught:
-                change(service, "digits")
-            assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
 def test_a_repository_in_an_object_store_is_followed(

@@ -213,8 +213,6 @@ def test_every_process_loads_what_one_is_asked_for(
         str(digits_repository),
         "--model-control",
         "explicit",
-        "--admin",
-        "true",
     )
     with start_service(*options, "--processes", "2") as service:
         service.wait_for_all(2)

@@ -10,6 +10,7 @@ from vae.v1 import tensor_pb2
 from service.batching import Arrays, BatchingOptions, Entry
 from service.completion import run
 from service.errors import QueueFull
+from service.execution import Execution
 from service.model import Model
 from service.repository import Graph, ModelVersion, Spec
 from service.session import CPU
@@ -86,8 +87,10 @@ class FakeModel:
             "prior": Graph(b"", (noise, *label), (LATENTS,)),
         }
         manifest = manifest_pb2.Manifest(
-            observations=tensor_pb2.TensorSpec(shape=[-1, 3]),
-            latents=tensor_pb2.TensorSpec(shape=[-1, 2]),
+            observations=tensor_pb2.TensorSpec(
+                data_type=tensor_pb2.DATA_TYPE_FLOAT32, shape=[-1, 3]
+            ),
+            latents=tensor_pb2.TensorSpec(data_type=tensor_pb2.DATA_TYPE_FLOAT32, shape=[-1, 2]),
             labels=labels,
             latent_space="space",
             batch_buckets=[1, 2, 4],
@@ -105,10 +108,10 @@ class FakeModel:
         labels: Sequence[int] = (),
         deadline: float | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        drawn = self.model.sample(count, seed, start, temperature, labels, deadline)
+        drawn = self.model.sample(count, seed, start, temperature, labels, Execution(deadline))
         return run(drawn)
 
     def decode(
         self, latents: np.ndarray, space: str | None = None, labels: Sequence[int] = ()
     ) -> np.ndarray:
-        return run(self.model.decode(latents, space, labels, None))
+        return run(self.model.decode(latents, space, labels, Execution(None)))

@@ -14,6 +14,7 @@ from inference import inference_service_pb2 as inference_pb
 from vae.v1 import vae_service_pb2 as vae_pb
 
 from service.batching import Arrays, Batcher, BatchingOptions, Entry
+from service.catalogue import Catalogue, Limits
 from service.completion import Completion, Task, run
 from service.errors import InvalidRequest
 from service.inference_v2 import InferenceV2
@@ -21,7 +22,8 @@ from service.logs import make_logger
 from service.metrics import Metrics
 from service.model import Model, Models
 from service.model_servicer import ModelServicer
-from service.servicer import Limits, Servicer
+from service.observations import Observing
+from service.servicer import Servicer
 from service.statistics import GraphStatistics
 from service.transport import Call, Method, Stream, StreamMethod, TransportOptions
 from service.transport.http2.server import Http2Transport
@@ -113,16 +115,14 @@ def test_a_call_of_our_transport_goes_at_once() -> None:
 
 def test_a_model_that_is_swapped_out_goes_at_once() -> None:
     limits = Limits()
-    protocols = (
-        Servicer(limits),
-        ModelServicer(limits),
-        InferenceV2(limits, lambda *names: GraphStatistics(), lambda: True),
-    )
+    catalogue = Catalogue(limits)
+    inference = InferenceV2(limits, lambda *names: GraphStatistics(), lambda: True)
+    servicer = Servicer(catalogue, Observing())
 
     def publish(version: int) -> "weakref.ref[Model]":
         model = FakeModel(version=version).model
-        for protocol in protocols:
-            protocol.publish(Models([model]))
+        for publisher in (catalogue, ModelServicer(limits), inference):
+            publisher.publish(Models([model]))
         return weakref.ref(model)
 
     first = publish(1)
@@ -130,8 +130,8 @@ def test_a_model_that_is_swapped_out_goes_at_once() -> None:
     infer = inference_pb.ModelInferRequest(model_name="fake.decoder")
     infer.inputs.add(name="latents", datatype="FP32", shape=array.shape)
     infer.raw_input_contents.append(array.tobytes())
-    run(protocols[2].model_infer(infer, Call(None)))
-    run(protocols[0].sample(vae_pb.SampleRequest(model="models/fake", sample_count=1), Call(None)))
+    run(inference.model_infer(infer, Call(None)))
+    run(servicer.sample(vae_pb.SampleRequest(model="models/fake", sample_count=1), Call(None)))
     assert first() is not None
     publish(2)
 

@@ -9,11 +9,11 @@ import pytest
 from inference import inference_service_pb2 as pb
 
 from service.batching import BatchingOptions
+from service.catalogue import Limits
 from service.completion import run
 from service.errors import InvalidRequest, ModelNotFound, ModelNotReady
 from service.inference_v2 import InferenceV2
 from service.model import Models
-from service.servicer import Limits
 from service.statistics import GraphStatistics
 from service.status import status_of
 from service.transport import Call

@@ -57,7 +57,6 @@ def test_the_defaults_are_the_documented_ports_and_no_delay() -> None:
         ("jwt_audience", "vae", "vae"),
         ("jwt_rights_claim", "roles", "roles"),
         ("jwt_leeway", "5", 5.0),
-        ("admin", "true", True),
         ("trace_endpoint", "http://collector:4318/v1/traces", "http://collector:4318/v1/traces"),
         ("trace_ratio", "0.5", 0.5),
         ("slow_request_seconds", "2.5", 2.5),

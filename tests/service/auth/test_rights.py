@@ -1,14 +1,10 @@
 """Which right each method needs."""
 
 import pytest
-from google.protobuf.message import Message
 from inference import inference_service_pb2
 from vae.v1 import model_service_pb2, vae_service_pb2
 
-from service.auth.rights import right_of, without_admin
-from service.completion import run
-from service.errors import AdminDisabled
-from service.transport import Call, Method
+from service.auth.rights import right_of
 
 ADMIN = {"RepositoryModelLoad", "RepositoryModelUnload"}
 FILES = (inference_service_pb2, model_service_pb2, vae_service_pb2)
@@ -45,18 +41,3 @@ def test_a_method_needs_its_right_and_an_unknown_one_the_highest(
     path: str, right: str | None
 ) -> None:
     assert right_of(path) == right
-
-
-def test_admin_calls_are_refused_where_they_are_off_and_no_others() -> None:
-    async def answer(request: Message, call: Call) -> Message:
-        return request
-
-    kind = vae_service_pb2.SampleRequest
-    load = Method("inference.GRPCInferenceService", "RepositoryModelLoad", kind, answer)
-    sample = Method("vae.v1.VaeService", "Sample", kind, answer)
-    refused, kept = without_admin([load, sample])
-    assert kept is sample
-    assert refused.path == load.path
-    assert isinstance(refused, Method)
-    with pytest.raises(AdminDisabled, match="--admin true"):
-        run(refused.handler(kind(), Call(None)))

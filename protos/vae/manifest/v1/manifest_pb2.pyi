@@ -132,6 +132,7 @@ class Manifest(_message.Message):
     TRAINING_METRICS_FIELD_NUMBER: _builtins.int
     TOOL_VERSIONS_FIELD_NUMBER: _builtins.int
     CODE_COUNT_FIELD_NUMBER: _builtins.int
+    ELBO_PERCENTILES_FIELD_NUMBER: _builtins.int
     MAX_QUEUE_DELAY_FIELD_NUMBER: _builtins.int
     format_version: _builtins.int
     """Version of this format; 1. A reader refuses a number that it does not know."""
@@ -194,6 +195,10 @@ class Manifest(_message.Message):
         """Versions of the packages that made this version, by package name."""
 
     @_builtins.property
+    def elbo_percentiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The 0th to 100th percentiles of the ELBO of the training data, ascending, in nats; empty without a scorer."""
+
+    @_builtins.property
     def max_queue_delay(self) -> _duration_pb2.Duration:
         """Longest wait for a fuller batch that the latencies of the graphs suggest; a service's own setting wins."""
 
@@ -220,11 +225,12 @@ class Manifest(_message.Message):
         training_metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         tool_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         code_count: _builtins.int = ...,
+        elbo_percentiles: _abc.Iterable[_builtins.float] | None = ...,
         max_queue_delay: _duration_pb2.Duration | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "latents", b"latents", "max_queue_delay", b"max_queue_delay", "observations", b"observations", "value_range", b"value_range"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_buckets", b"batch_buckets", "checkpoint_sha256", b"checkpoint_sha256", "code_count", b"code_count", "create_time", b"create_time", "family", b"family", "format_version", b"format_version", "graphs", b"graphs", "labels", b"labels", "latent_groups", b"latent_groups", "latent_space", b"latent_space", "latents", b"latents", "likelihood", b"likelihood", "max_queue_delay", b"max_queue_delay", "name", b"name", "observations", b"observations", "preset", b"preset", "prior", b"prior", "tool_versions", b"tool_versions", "training_metrics", b"training_metrics", "value_range", b"value_range", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_buckets", b"batch_buckets", "checkpoint_sha256", b"checkpoint_sha256", "code_count", b"code_count", "create_time", b"create_time", "elbo_percentiles", b"elbo_percentiles", "family", b"family", "format_version", b"format_version", "graphs", b"graphs", "labels", b"labels", "latent_groups", b"latent_groups", "latent_space", b"latent_space", "latents", b"latents", "likelihood", b"likelihood", "max_queue_delay", b"max_queue_delay", "name", b"name", "observations", b"observations", "preset", b"preset", "prior", b"prior", "tool_versions", b"tool_versions", "training_metrics", b"training_metrics", "value_range", b"value_range", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
