@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: help setup demo serve test test-slow test-gpu test-load test-deploy bench bench-quick \
+.PHONY: help setup demo serve test test-slow test-gpu test-load test-deploy fleet bench bench-quick \
 	check format protos image render clean
 
 help: ## Lists the targets.
@@ -34,6 +34,9 @@ test-gpu: setup ## The tests that need a CUDA device.
 
 test-load: setup ## The tests that send load over loopback.
 	$(BIN)/python -m pytest -m load
+
+fleet: setup ## Three replicas under load that come, go, die and fall silent; a table.
+	$(BIN)/python -m pytest -m load tests/fleet
 
 test-deploy: setup ## The tests of monitoring with Debian's Prometheus, which it installs (root).
 	command -v promtool || \

@@ -16,7 +16,7 @@ from pathlib import Path
 from export.compare import ITEMS, compare
 from export.convert import export_run
 from export.errors import ExportError
-from export.graphs import PRECISIONS, Precision
+from export.graphs import PRECISIONS, Format, Precision
 from export.publish import check_name
 from export.stored import open_version
 from export.summary import summary
@@ -62,6 +62,10 @@ def _export(arguments: Sequence[str]) -> None:
         metavar="NAMES",
         help="by commas: float32, and beside it float16 and int8 where they keep their bounds",
     )
+    parser.add_argument("--opset", type=int, default=Format.opset, help="default: %(default)s")
+    parser.add_argument(
+        "--ir-version", type=int, default=Format.ir_version, help="default: %(default)s"
+    )
     parser.add_argument("--dry-run", action="store_true", help="do all but publish")
     options = parser.parse_args(arguments)
     check_name(options.name)
@@ -70,6 +74,7 @@ def _export(arguments: Sequence[str]) -> None:
         options.repository,
         options.name,
         options.data_path,
+        onnx_format=_format(options.opset, options.ir_version),
         precisions=_precisions(options.precision),
         dry_run=options.dry_run,
     )
@@ -77,6 +82,15 @@ def _export(arguments: Sequence[str]) -> None:
     print(f"{done}\n{summary(version.manifest)}")
     for file, reason in version.refusals.items():
         print(f"  without {file}: {reason}")
+
+
+def _format(opset: int, ir_version: int) -> Format:
+    """Raises ExportError for versions that were not tried with the pinned torch and onnxruntime."""
+    if not 18 <= opset <= 23:
+        raise ExportError(f"opset {opset} is none of 18 to 23")
+    if not 8 <= ir_version <= 11:
+        raise ExportError(f"IR version {ir_version} is none of 8 to 11")
+    return Format(opset, ir_version)
 
 
 def _precisions(text: str) -> list[Precision]:

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from vae.manifest.v1 import manifest_pb2
 
 from export.checks import check_graph
-from export.graphs import Graph, Precision, trace_graphs
+from export.graphs import Format, Graph, Precision, trace_graphs
 from export.manifest import build_manifest, describe_graph, manifest_json
 from export.measurements import add_measurements
 from export.objects import publish_objects
@@ -16,6 +17,8 @@ from export.precision import convert
 from export.publish import check_name, publish
 from export.storage import Location, local_path, locate
 from training.checkpoint import Run
+
+_FORMAT: Final = Format()
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ def export_run(
     name: str,
     data_path: str | None = None,
     *,
+    onnx_format: Format = _FORMAT,
     precisions: Iterable[Precision] = (),
     dry_run: bool = False,
 ) -> Version:
@@ -55,7 +59,9 @@ def export_run(
     dataset = run.dataset(data_path)
     observations, labels = dataset.observations("test"), dataset.test_labels
     pixels = dataset.maximum is not None
-    graphs = trace_graphs(run.model, name, run.config.preset, pixels=pixels)
+    graphs = trace_graphs(
+        run.model, name, run.config.preset, pixels=pixels, onnx_format=onnx_format
+    )
     for graph in graphs:
         check_graph(graph)
     parity = measure(graphs, observations, labels=labels)

@@ -242,22 +242,32 @@ def clean(model: onnx.ModelProto, metadata: dict[str, str]) -> bytes:
         for field in ("metadata_props", "doc_string"):
             if field in message.DESCRIPTOR.fields_by_name:
                 message.ClearField(field)
-    del model.graph.value_info[:]  # inferred again by every reader, and stale after optimization
-    _drop_unused_weights(model)
+    _keep_each_weight_once(model)
     model.graph.name = metadata["graph"]
     onnx.helper.set_model_props(model, metadata)
     return model.SerializeToString(deterministic=True)
 
 
-def _drop_unused_weights(model: onnx.ModelProto) -> None:
-    """What constant folding leaves behind, of which every reader would warn."""
+def _keep_each_weight_once(model: onnx.ModelProto) -> None:
+    """Drop what constant folding leaves: copies for each use, and weights that nothing reads."""
     graphs = [item for item in submessages(model) if isinstance(item, onnx.GraphProto)]
-    used = {name for graph in graphs for node in graph.node for name in node.input}
-    used |= {value.name for graph in graphs for value in graph.output}
+    nodes = [node for graph in graphs for node in graph.node]
+    outputs = {value.name for graph in graphs for value in graph.output}
+    names: dict[bytes, str] = {}
+    first: dict[str, str] = {}
+    for tensor in model.graph.initializer:
+        content = onnx.TensorProto()
+        content.CopyFrom(tensor)
+        content.ClearField("name")
+        first[tensor.name] = names.setdefault(content.SerializeToString(), tensor.name)
+    for node in nodes:
+        node.input[:] = [first.get(name, name) for name in node.input]
+    used = {name for node in nodes for name in node.input} | outputs
     for graph in graphs:
         kept = [tensor for tensor in graph.initializer if tensor.name in used]
         del graph.initializer[:]
         graph.initializer.extend(kept)
+        del graph.value_info[:]  # inferred again by every reader, and stale by now
 
 
 @contextmanager

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 from vae.manifest.v1 import manifest_pb2
 
 from export.graphs import Value
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+_Feeds = dict[str, NDArray[np.generic]]
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 _SECONDS_PER_BUCKET = 0.01
@@ -35,6 +37,12 @@ def latency_tables(
     return [
         _table(content, inputs, buckets, provider, device) for provider, device in devices.items()
     ]
+
+
+def shortest_run(content: bytes, inputs: tuple[Value, ...], batch: int) -> float:
+    """Seconds of the fastest of many runs on one thread of the CPU: to compare, not to promise."""
+    session, feeds = _session(content, CPU), _zeros(inputs, batch)
+    return min(_durations(session, feeds, 5 * _SECONDS_PER_BUCKET))
 
 
 def recommended_buckets(tables: Iterable[manifest_pb2.LatencyTable]) -> list[int]:
@@ -62,33 +70,41 @@ def _largest(seconds: dict[int, float]) -> int:
 def _table(
     content: bytes, inputs: tuple[Value, ...], buckets: Sequence[int], provider: str, device: str
 ) -> manifest_pb2.LatencyTable:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, providers=[provider])
+    session = _session(content, provider)
     table = manifest_pb2.LatencyTable(
         execution_provider=session.get_providers()[0], device=device, threads=1
     )
     for bucket in buckets:
-        feeds = {value.name: np.zeros((bucket, *value.shape), value.data_type) for value in inputs}
-        table.batches.add(batch_size=bucket, seconds=_seconds(session, feeds))
+        durations = _durations(session, _zeros(inputs, bucket), _SECONDS_PER_BUCKET)
+        table.batches.add(batch_size=bucket, seconds=statistics.median(durations))
     return table
 
 
-def _seconds(session: onnxruntime.InferenceSession, feeds: dict[str, np.ndarray]) -> float:
-    """The median of some runs after a first one; of a long one, that one alone."""
-    durations: list[float] = []
-    ends = time.perf_counter() + _SECONDS_PER_BUCKET
+def _session(content: bytes, provider: str) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(content, options, providers=[provider])
+
+
+def _zeros(inputs: tuple[Value, ...], batch: int) -> _Feeds:
+    return {value.name: np.zeros((batch, *value.shape), value.data_type) for value in inputs}
+
+
+def _durations(session: onnxruntime.InferenceSession, feeds: _Feeds, seconds: float) -> list[float]:
+    """Of runs for some time after two first ones; of a long one, that one alone."""
     for _ in range(2):  # the first run sets up what the others reuse
         first = _duration(session, feeds)
         if first > _LONG_SECONDS:
-            return first
+            return [first]
+    durations: list[float] = []
+    ends = time.perf_counter() + seconds
     while len(durations) < 3 or time.perf_counter() < ends:
         durations.append(_duration(session, feeds))
-    return statistics.median(durations)
+    return durations
 
 
-def _duration(session: onnxruntime.InferenceSession, feeds: dict[str, np.ndarray]) -> float:
+def _duration(session: onnxruntime.InferenceSession, feeds: _Feeds) -> float:
     started = time.perf_counter()
     session.run(None, feeds)
     return time.perf_counter() - started

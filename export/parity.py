@@ -200,7 +200,11 @@ def _measure(graph: Graph, items: _Items, tolerances: Mapping[str, float]) -> Pa
 
 
 def _session(graph: Graph) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(graph.content, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(graph.content, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no class in common
+        reason = str(error).strip().partition("\n")[0]
+        raise ExportError(f"onnxruntime cannot load the {graph.kind}: {reason}") from error
 
 
 def _error_name(value: Value) -> str:

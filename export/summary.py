@@ -29,10 +29,22 @@ def summary(manifest: manifest_pb2.Manifest) -> str:
     lines.append(f"  {manifest.family}, preset {manifest.preset}; {_data(manifest)}")
     if devices:
         lines.append(f"  latencies: one thread of {', '.join(sorted(devices))}")
+    lines += _end_metrics(manifest)
     buckets = ", ".join(str(bucket) for bucket in manifest.batch_buckets)
     delay = manifest.max_queue_delay.ToTimedelta().total_seconds()
     lines.append(f"  batches of {buckets}; queue delay {1000 * delay:g} ms")
     return "\n".join(lines)
+
+
+def _end_metrics(manifest: manifest_pb2.Manifest) -> list[str]:
+    """What the model reaches in each precision, beside torch."""
+    graphs = [graph for graph in manifest.graphs if graph.HasField("end_metric")]
+    return [
+        f"  {graph.end_metric.name} of {graph.end_metric.items} test items in {graph.precision}: "
+        f"{graph.end_metric.value:.4f}; torch: {graph.end_metric.reference:.4f} "
+        f"(at most {graph.end_metric.bound:g} apart)"
+        for graph in graphs
+    ]
 
 
 def _row(graph: manifest_pb2.Graph, manifest: manifest_pb2.Manifest) -> tuple[str, ...]:

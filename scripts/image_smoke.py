@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     command = [*run, "--listen", "127.0.0.1:0", "--metrics-port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
-            service = ServiceProcess(process, lambda line: print(f"   {line}"))
+            service = ServiceProcess(process, lambda line: print(f"   {line}"), "127.0.0.1")
             service.wait_until_ready()
             with VaeClient(service.target) as client:
                 drawn = client.sample("digits", 4, seed=7)

@@ -21,7 +21,9 @@ _SECONDS = 60.0
 class ServiceProcess:
     """A running service. target: its gRPC address. metrics_url: where Prometheus scrapes it."""
 
-    def __init__(self, process: "subprocess.Popen[str]", echo: Callable[[str], None]) -> None:
+    def __init__(
+        self, process: "subprocess.Popen[str]", echo: Callable[[str], None], host: str
+    ) -> None:
         assert process.stderr is not None
         self.process = process
         self._echo = echo
@@ -29,7 +31,7 @@ class ServiceProcess:
         self._reader = threading.Thread(target=self._read, args=(process.stderr,), daemon=True)
         self._reader.start()
         listening = self.wait_for("listening")
-        self.target = f"127.0.0.1:{listening['port']}"
+        self.target = f"{host}:{listening['port']}"
         self.metrics_url = f"http://127.0.0.1:{listening['metrics_port']}/metrics"
 
     def wait_for(self, name: str) -> dict[str, Any]:
@@ -91,6 +93,7 @@ def running_service(
     *options: str,
     echo: Callable[[str], None] = lambda line: None,
     credentials: grpc.ChannelCredentials | None = None,
+    listen: str = "127.0.0.1:0",
 ) -> Iterator[ServiceProcess]:
     """A service of repository, ready for requests.
 
@@ -98,11 +101,11 @@ def running_service(
     every line of the log. Ends the process when the block ends, if nobody has.
     """
     command = [sys.executable, "-m", "service", "--repository", str(repository)]
-    command += ["--listen", "127.0.0.1:0", "--metrics-port", "0", *options]
+    command += ["--listen", listen, "--metrics-port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         service = None
         try:
-            service = ServiceProcess(process, echo)
+            service = ServiceProcess(process, echo, listen.rpartition(":")[0])
             service.wait_until_ready(credentials)
             yield service
         finally:

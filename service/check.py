@@ -7,8 +7,7 @@ from service.loading import loader
 from service.logs import make_logger
 from service.metrics import Metrics
 from service.model import Model, Models
-from service.server import batching_options, make_source
-from service.session import SessionOptions, choose_provider, cpu_quota
+from service.server import batching_options, make_source, session_options
 from service.settings import Settings
 
 _HEADINGS = ("model", "version", "state", "provider", "graphs", "digest", "reason")
@@ -27,7 +26,7 @@ def check(settings: Settings) -> tuple[str, bool]:
     Under explicit control that is every model of the repository. Raises RepositoryError if it
     cannot be read, and ProviderError if the execution provider cannot be had.
     """
-    options = SessionOptions(choose_provider(settings.provider), settings.threads or cpu_quota())
+    options = session_options(settings)
     metrics = Metrics()
     snapshots: list[Models] = []
     control = Control(
@@ -37,6 +36,7 @@ def check(settings: Settings) -> tuple[str, bool]:
         snapshots.append,
         metrics,
         make_logger("critical"),
+        precision=settings.precision,
     )
     failures = control.follow()
     loaded = {

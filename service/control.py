@@ -71,8 +71,10 @@ class Control:
         observer: LoadObserver,
         log: Logger,
         wanted: Iterable[str] | None = None,
+        precision: str = "float32",
     ) -> None:
         """policy: of models without one of their own. wanted: names to serve; None: all there are.
+        precision: of graphs that there are several of.
 
         publish gets every snapshot, from the thread that loads.
         """
@@ -83,6 +85,7 @@ class Control:
         self._publish = publish
         self._observer = observer
         self._log = log
+        self._precision = precision
         self._wanted = None if wanted is None else set(wanted)
         self._records: dict[str, dict[int, _Record]] = {}
         self._published: frozenset[Model] = frozenset()
@@ -195,7 +198,8 @@ class Control:
         try:
             if not made_of[0]:
                 raise RepositoryError(f"{name}/{version} is not in the repository")
-            read = read_version(self._source.fetch(name, version), name, version)
+            root = self._source.fetch(name, version)
+            read = read_version(root, name, version, self._precision)
             model = self._load(read, own)
         except Exception as error:  # noqa: BLE001 - a reload's boundary: what is served goes on
             self._refuse(name, version, made_of, error)
@@ -229,6 +233,8 @@ class Control:
             kept=[kept for kept, record in sorted(records.items()) if record.model],
             exc_info=None if known else error,
         )
+        # Its frames would keep what was loaded before it failed.
+        error.__traceback__ = error.__cause__ = error.__context__ = None
 
     def _publish_all(self, listed: Mapping[str, Listed]) -> None:
         """Publishes what is loaded, if that has changed, and lets go of what was."""

@@ -70,12 +70,20 @@ def loader(
     metrics: Metrics,
     transport: Idles,
     *,
+    recommended: bool = False,
     traced: bool = False,
 ) -> Load:
-    """Makes a served model of a version and its own settings. batching: of models without any."""
+    """Makes a served model of a version and its own settings. batching: of models without any.
+
+    recommended: the queue delay is that of the manifest then.
+    """
 
     def load(version: ModelVersion, own: ModelSettings) -> Model:
-        version, knobs = settled(version, batching, own)
+        knobs = batching
+        if recommended:
+            delay = version.manifest.max_queue_delay.ToTimedelta().total_seconds()
+            knobs = replace(knobs, max_queue_delay=delay)
+        version, knobs = settled(version, knobs, own)
         return load_model(version, options, knobs, metrics, transport, own.instances, traced=traced)
 
     return load

@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VERSION = re.compile(r"[1-9][0-9]{0,9}")
 MANIFEST_FILE = "manifest.json"
 _FORMAT_VERSION = 1
+_FLOAT32 = "float32"
 _KINDS = {
     manifest_pb2.GRAPH_KIND_ENCODER: "encoder",
     manifest_pb2.GRAPH_KIND_DECODER: "decoder",
@@ -95,8 +96,8 @@ class ModelVersion:
         return len({graph.content for graph in self.graphs.values()})
 
 
-def read_version(root: Path, name: str, version: int) -> ModelVersion:
-    """Reads and verifies root/name/version.
+def read_version(root: Path, name: str, version: int, precision: str = _FLOAT32) -> ModelVersion:
+    """Reads and verifies root/name/version, graphs of that precision where it has them.
 
     Raises RepositoryError when a file is missing, damaged or outside root, or the manifest is not
     understood.
@@ -118,7 +119,7 @@ def read_version(root: Path, name: str, version: int) -> ModelVersion:
             f"{folder}/manifest.json is that of {manifest.name}, version {manifest.version}"
         )
     graphs: dict[str, Graph] = {}
-    for graph in manifest.graphs:
+    for graph in _preferred(manifest, precision):
         kind = _KINDS.get(graph.kind)
         if kind is None:
             raise RepositoryError(
@@ -149,6 +150,16 @@ def read_version(root: Path, name: str, version: int) -> ModelVersion:
         )
     digest = hashlib.sha256(text).hexdigest()
     return ModelVersion(name, version, manifest, digest, graphs)
+
+
+def _preferred(manifest: manifest_pb2.Manifest, precision: str) -> Iterable[manifest_pb2.Graph]:
+    """One graph of each kind: of the precision that is asked for, or else in float32."""
+    chosen: dict[int, manifest_pb2.Graph] = {}
+    for graph in manifest.graphs:
+        own = graph.precision or _FLOAT32
+        if own == precision or (own == _FLOAT32 and graph.kind not in chosen):
+            chosen[graph.kind] = graph
+    return chosen.values()
 
 
 def _levels_apart(graphs: Mapping[str, Graph]) -> dict[str, Graph]:

@@ -29,10 +29,10 @@ from service.observations import Observing
 from service.reflection import reflection_methods
 from service.repository import RepositoryError
 from service.servicer import VAE_SERVICE, Servicer
-from service.session import SessionOptions, choose_provider, cpu_quota
+from service.session import SessionOptions, check_precision, choose_provider, cpu_quota
 from service.settings import Settings, SettingsError, tls_files
 from service.sources import DirectorySource, Source
-from service.transport import TransportOptions
+from service.transport import ConnectionLifetimes, TransportOptions
 from service.transport.choice import make_transport
 from service.wanted import WantedModels
 
@@ -67,10 +67,17 @@ def make_source(settings: Settings) -> Source:
     return ObjectSource(settings.repository, settings.cache)
 
 
+def session_options(settings: Settings) -> SessionOptions:
+    """How graphs run. Raises ProviderError if that cannot be had, or not in the precision."""
+    provider = choose_provider(settings.provider)
+    check_precision(settings.precision, provider)
+    return SessionOptions(provider, settings.threads or cpu_quota())
+
+
 def batching_options(settings: Settings) -> BatchingOptions:
     """The knobs of models without settings of their own."""
     return BatchingOptions(
-        max_queue_delay=settings.max_queue_delay_ms / 1000,
+        max_queue_delay=(settings.max_queue_delay_ms or 0) / 1000,
         max_queue_items=settings.max_queue_items,
     )
 
@@ -89,7 +96,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         loop.add_signal_handler(number, stopping.set)
     if settings.lifeline >= 0:
         hold(settings.lifeline, loop, stopping.set, longest_drain(settings))
-    options = SessionOptions(choose_provider(settings.provider), settings.threads or cpu_quota())
+    options = session_options(settings)
     metrics = Metrics()
     services = (VAE_SERVICE, MODEL_SERVICE, INFERENCE_SERVICE)
     health = Health(services)
@@ -111,6 +118,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         TransportOptions(
             settings.listen,
             settings.reuse_port,
+            lifetimes=ConnectionLifetimes(max_connection_age=settings.max_connection_age),
             tls=tls_files(settings),
             authorize=make_authorize(settings, log),
             slow_seconds=settings.slow_request_seconds,
@@ -127,11 +135,19 @@ async def serve(settings: Settings, log: Logger) -> None:
     control = Control(
         make_source(settings),
         settings.version_policy,
-        loader(options, batching, metrics, transport, traced=tracing is not None),
+        loader(
+            options,
+            batching,
+            metrics,
+            transport,
+            recommended=settings.max_queue_delay_ms is None,
+            traced=tracing is not None,
+        ),
         publish,
         metrics,
         log,
         () if explicit else None,
+        settings.precision,
     )
     wanted = WantedModels(control, settings.wanted_file)
     executor = ThreadPoolExecutor(1, "model-control")  # starts with the first load

@@ -50,6 +50,13 @@ def choose_provider(provider: Provider) -> str:
     return CUDA
 
 
+def check_precision(precision: str, provider: str) -> None:
+    """Raises ProviderError if graphs of that precision are not for the provider."""
+    meant = {"float16": CUDA, "int8": CPU}.get(precision, provider)
+    if provider != meant:
+        raise ProviderError(f"precision {precision} is for {meant}, and this is {provider}")
+
+
 def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> int:
     """CPUs that this process may use: the affinity, cut by the cgroup's quota; at least 1.
 

@@ -86,13 +86,24 @@ class Settings(BaseModel):
         5.0, gt=0, description="unary calls that take longer are logged"
     )
     threads: int = Field(0, ge=0, description="threads of one session; 0 takes the CPU quota")
-    max_queue_delay_ms: float = Field(
-        0.0, ge=0, le=1000, description="longest wait for a fuller batch"
+    precision: Literal["float32", "float16", "int8"] = Field(
+        "float32",
+        description="of the graphs, where a version has it, and float32 else; float16 is for "
+        "CUDA and int8 for the CPU",
+    )
+    max_queue_delay_ms: float | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="longest wait for a fuller batch, instead of what the version's manifest says",
     )
     max_queue_items: int = Field(4096, ge=1, description="items that may wait for one graph")
     max_request_items: int = Field(4096, ge=1, description="items in one request")
     drain_delay: float = Field(0.0, ge=0, description="seconds between readiness off and refusing")
     drain_timeout: float = Field(25.0, ge=0, description="seconds for running requests to finish")
+    max_connection_age: float = Field(
+        300.0, gt=0, description="seconds after which clients connect anew and find new replicas"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level"
     )

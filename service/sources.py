@@ -80,7 +80,8 @@ def _fingerprint(version: Path) -> str:
         except OSError:  # a link to nowhere, or a file that has just gone
             files.append(file.name)
             continue
-        files.append(f"{file.name}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}")
+        # Not the inode: file systems over a network give the same file another one.
+        files.append(f"{file.name}:{status.st_size}:{status.st_mtime_ns}")
     return "/".join(files)
 
 

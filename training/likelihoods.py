@@ -44,9 +44,10 @@ class Bernoulli(nn.Module):
         `parameters` are logits of the shape of `observations`, which are 0 or 1 for a likelihood;
         values between give the expectation over their binarization.
         """
-        losses = F.binary_cross_entropy_with_logits(
-            parameters.float(), observations.float(), reduction="none"
-        )
+        logits = parameters.float()
+        # binary_cross_entropy_with_logits is the same here, but becomes log(sigmoid(logits)) in an
+        # ONNX graph, which is infinite where logits are far from zero.
+        losses = F.softplus(logits) - observations.float() * logits
         return losses.flatten(1).sum(1)
 
 

@@ -13,6 +13,15 @@
 from vae_client.aio import AsyncVaeClient
 from vae_client.client import VaeClient
 from vae_client.errors import VaeError
-from vae_client.messages import Decoded, Posterior, Samples
+from vae_client.messages import Decoded, Explored, Posterior, Samples, Scores
 
-__all__ = ["AsyncVaeClient", "Decoded", "Posterior", "Samples", "VaeClient", "VaeError"]
+__all__ = [
+    "AsyncVaeClient",
+    "Decoded",
+    "Explored",
+    "Posterior",
+    "Samples",
+    "Scores",
+    "VaeClient",
+    "VaeError",
+]

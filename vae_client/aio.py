@@ -1,26 +1,65 @@
 """The client for asyncio."""
 
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import grpc
-from numpy.typing import ArrayLike
-from vae.v1 import model_service_pb2 as models_pb
-from vae.v1 import model_service_pb2_grpc as models_grpc
-from vae.v1 import vae_service_pb2_grpc as vae_grpc
 
-from vae_client import messages
-from vae_client.channel import DEFAULT_TIMEOUT, OPTIONS, address
+from vae_client import calls, latent_calls
+from vae_client.calls import Call, Exchange
+from vae_client.channel import DEFAULT_STREAM_TIMEOUT, DEFAULT_TIMEOUT, OPTIONS, address
 from vae_client.errors import error_of
-from vae_client.messages import Decoded, Posterior, Samples
+from vae_client.repeats import Repeats
+from vae_client.streams import Stream
+from vae_client.stubs import Stubs
 
-_Response = TypeVar("_Response")
-_Request = TypeVar("_Request")
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def _unary(
+    function: Callable[P, Exchange[T]],
+) -> Callable[Concatenate["AsyncVaeClient", P], Coroutine[Any, Any, T]]:
+    async def method(self: "AsyncVaeClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        exchange = function(*args, **kwargs)
+        call = next(exchange)
+        while True:
+            response = await self._answer(call)
+            try:
+                call = exchange.send(response)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+
+    return calls.named_after(method, function)
+
+
+def _stream(
+    function: Callable[P, Stream[T]],
+) -> Callable[Concatenate["AsyncVaeClient", P], AsyncIterator[T]]:
+    def method(self: "AsyncVaeClient", /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+        return self._parts(function(*args, **kwargs))
+
+    return calls.named_after(method, function)
 
 
 class AsyncVaeClient:
     """`VaeClient` for asyncio: the same arguments, methods to await. One for each event loop."""
+
+    sample = _unary(calls.sample)
+    encode = _unary(calls.encode)
+    decode = _unary(calls.decode)
+    reconstruct = _unary(latent_calls.reconstruct)
+    interpolate = _unary(latent_calls.interpolate)
+    traverse = _unary(latent_calls.traverse)
+    score = _unary(latent_calls.score)
+    sample_stream = _stream(calls.sample_stream)
+    encode_stream = _stream(calls.encode_stream)
+    decode_stream = _stream(calls.decode_stream)
+    model = _unary(calls.model)
+    models = _unary(calls.models)
 
     def __init__(
         self,
@@ -34,169 +73,7 @@ class AsyncVaeClient:
         else:
             self._channel = grpc.aio.secure_channel(address(target), credentials, OPTIONS)
         self._timeout = timeout
-        self._vae = vae_grpc.VaeServiceStub(self._channel)
-        self._models = models_grpc.ModelServiceStub(self._channel)
-
-    async def sample(
-        self,
-        model: str,
-        count: int,
-        *,
-        seed: int | None = None,
-        start_index: int | None = None,
-        temperature: float | None = None,
-        labels: Sequence[int] = (),
-        include_latents: bool = False,
-        uint8: bool = False,
-        timeout: float | None = None,  # noqa: ASYNC109 - the deadline travels with the request
-    ) -> Samples:
-        """See `VaeClient.sample`."""
-        request = messages.sample_request(
-            model,
-            count,
-            seed=seed,
-            start_index=start_index,
-            temperature=temperature,
-            labels=labels,
-            include_latents=include_latents,
-            uint8=uint8,
-        )
-        return messages.samples(await self._call(self._vae.Sample, request, timeout))
-
-    async def encode(
-        self,
-        model: str,
-        observations: ArrayLike,
-        *,
-        include_latents: bool = False,
-        seed: int | None = None,
-        start_index: int | None = None,
-        labels: Sequence[int] = (),
-        timeout: float | None = None,  # noqa: ASYNC109 - as above
-    ) -> Posterior:
-        """See `VaeClient.encode`."""
-        request = messages.encode_request(
-            model,
-            observations,
-            include_latents=include_latents,
-            seed=seed,
-            start_index=start_index,
-            labels=labels,
-        )
-        return messages.posterior(await self._call(self._vae.Encode, request, timeout))
-
-    async def decode(
-        self,
-        model: str,
-        latents: ArrayLike,
-        *,
-        latent_space: str | None = None,
-        labels: Sequence[int] = (),
-        uint8: bool = False,
-        timeout: float | None = None,  # noqa: ASYNC109 - as above
-    ) -> Decoded:
-        """See `VaeClient.decode`."""
-        request = messages.decode_request(
-            model, latents, latent_space=latent_space, labels=labels, uint8=uint8
-        )
-        return messages.decoded(await self._call(self._vae.Decode, request, timeout))
-
-    async def sample_stream(
-        self,
-        model: str,
-        count: int,
-        *,
-        chunk_items: int = 0,
-        seed: int | None = None,
-        start_index: int | None = None,
-        temperature: float | None = None,
-        labels: Sequence[int] = (),
-        include_latents: bool = False,
-        uint8: bool = False,
-        timeout: float | None = None,  # noqa: ASYNC109 - as above
-    ) -> AsyncIterator[Samples]:
-        """See `VaeClient.sample_stream`."""
-        request = messages.sample_request(
-            model,
-            count,
-            seed=seed,
-            start_index=start_index,
-            temperature=temperature,
-            labels=labels,
-            include_latents=include_latents,
-            uint8=uint8,
-        )
-        state = messages.SampleStream(request, chunk_items)
-        while not state.done:
-            try:
-                async for message in self._vae.SampleStream(state.request(), timeout=timeout):
-                    yield state.take(message)
-            except grpc.aio.AioRpcError as error:
-                failure = error_of(error)
-                if not state.goes_on(failure):
-                    raise failure from error
-
-    async def encode_stream(
-        self,
-        model: str,
-        batches: Iterable[ArrayLike],
-        *,
-        labels: Sequence[int] = (),
-        timeout: float | None = None,  # noqa: ASYNC109 - as above
-    ) -> AsyncIterator[Posterior]:
-        """See `VaeClient.encode_stream`."""
-        requests = (messages.encode_stream_request(model, batch, labels) for batch in batches)
-        try:
-            async for message in self._vae.EncodeStream(requests, timeout=timeout):
-                yield messages.posterior(message.response)
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error) from error
-
-    async def decode_stream(
-        self,
-        model: str,
-        batches: Iterable[ArrayLike],
-        *,
-        latent_space: str | None = None,
-        labels: Sequence[int] = (),
-        uint8: bool = False,
-        timeout: float | None = None,  # noqa: ASYNC109 - as above
-    ) -> AsyncIterator[Decoded]:
-        """See `VaeClient.decode_stream`."""
-        requests = (
-            messages.decode_stream_request(model, batch, latent_space, labels, uint8)
-            for batch in batches
-        )
-        try:
-            async for message in self._vae.DecodeStream(requests, timeout=timeout):
-                yield messages.decoded(message.response)
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error) from error
-
-    async def model(
-        self,
-        model: str,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109 - as above
-    ) -> models_pb.Model:
-        """See `VaeClient.model`."""
-        request = models_pb.GetModelRequest(name=messages.resource(model))
-        return (await self._call(self._models.GetModel, request, timeout)).model
-
-    async def models(
-        self,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109 - as above
-    ) -> list[models_pb.Model]:
-        """See `VaeClient.models`."""
-        found: list[models_pb.Model] = []
-        request = models_pb.ListModelsRequest()
-        while True:
-            page = await self._call(self._models.ListModels, request, timeout)
-            found += page.models
-            if not page.next_page_token:
-                return found
-            request.page_token = page.next_page_token
+        self._stubs = Stubs(self._channel)
 
     async def close(self) -> None:
         """Ends the connections."""
@@ -213,16 +90,34 @@ class AsyncVaeClient:
     ) -> None:
         await self.close()
 
-    async def _call(
-        self,
-        method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]",
-        request: _Request,
-        timeout: float | None,  # noqa: ASYNC109 - as above
-    ) -> _Response:
-        call: Awaitable[_Response] = method(
-            request, timeout=self._timeout if timeout is None else timeout
-        )
-        try:
-            return await call
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error) from error
+    async def _answer(self, call: Call) -> object:
+        method = call.method(self._stubs)
+        repeats = Repeats(self._timeout if call.timeout is None else call.timeout)
+        while True:
+            try:
+                response: object = await method(call.request, timeout=repeats.remaining)
+                return response
+            except grpc.aio.AioRpcError as error:
+                failure = error_of(error)
+                wait = repeats.wait(failure)
+                if wait is None:
+                    raise failure from error
+            await asyncio.sleep(wait)
+
+    async def _parts(self, stream: Stream[T]) -> AsyncIterator[T]:
+        method = stream.method(self._stubs)
+        repeats = Repeats(DEFAULT_STREAM_TIMEOUT if stream.timeout is None else stream.timeout)
+        while True:
+            try:
+                async for message in method(stream.request(), timeout=repeats.remaining):
+                    repeats.progress()
+                    yield stream.take(message)
+                return
+            except grpc.aio.AioRpcError as error:
+                if stream.done:
+                    return
+                failure = error_of(error)
+                wait = stream.wait(failure, repeats)
+                if wait is None:
+                    raise failure from error
+            await asyncio.sleep(wait)

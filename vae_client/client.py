@@ -1,33 +1,71 @@
 """The blocking client."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import grpc
-from numpy.typing import ArrayLike
-from vae.v1 import model_service_pb2 as models_pb
-from vae.v1 import model_service_pb2_grpc as models_grpc
-from vae.v1 import vae_service_pb2_grpc as vae_grpc
 
-from vae_client import messages
-from vae_client.channel import DEFAULT_TIMEOUT, OPTIONS, address
+from vae_client import calls, latent_calls
+from vae_client.calls import Call, Exchange
+from vae_client.channel import DEFAULT_STREAM_TIMEOUT, DEFAULT_TIMEOUT, OPTIONS, address
 from vae_client.errors import error_of
-from vae_client.messages import Decoded, Posterior, Samples
+from vae_client.repeats import Repeats
+from vae_client.streams import Stream
+from vae_client.stubs import Stubs
 
-_Response = TypeVar("_Response")
-_Request = TypeVar("_Request")
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def _unary(function: Callable[P, Exchange[T]]) -> Callable[Concatenate["VaeClient", P], T]:
+    def method(self: "VaeClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        exchange = function(*args, **kwargs)
+        call = next(exchange)
+        while True:
+            response = self._answer(call)
+            try:
+                call = exchange.send(response)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+
+    return calls.named_after(method, function)
+
+
+def _stream(
+    function: Callable[P, Stream[T]],
+) -> Callable[Concatenate["VaeClient", P], Iterator[T]]:
+    def method(self: "VaeClient", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return self._parts(function(*args, **kwargs))
+
+    return calls.named_after(method, function)
 
 
 class VaeClient:
     """Calls a service from threads. Safe to share between them; make one and keep it.
 
     target: "HOST:PORT", a name with several addresses is balanced over all of them; or any gRPC
-    target such as "unix:/run/vae.sock". timeout: seconds for a call that gives none of its own.
-    credentials: for TLS; None talks in the clear. model: "digits" (its default version) or
-    "models/digits/versions/2". uint8: observations come as levels, whose 0 to 255 span the model's
-    value range, in a quarter of the bytes. Every method raises VaeError.
+    target such as "unix:/run/vae.sock". timeout: seconds for a call that gives none of its own, in
+    which it is repeated where that helps; streams have an hour. credentials: for TLS; None talks in
+    the clear. model: "digits" (its default version) or "models/digits/versions/2". uint8:
+    observations come as levels, whose 0 to 255 span the model's value range, in a quarter of the
+    bytes. Every method raises VaeError.
     """
+
+    sample = _unary(calls.sample)
+    encode = _unary(calls.encode)
+    decode = _unary(calls.decode)
+    reconstruct = _unary(latent_calls.reconstruct)
+    interpolate = _unary(latent_calls.interpolate)
+    traverse = _unary(latent_calls.traverse)
+    score = _unary(latent_calls.score)
+    sample_stream = _stream(calls.sample_stream)
+    encode_stream = _stream(calls.encode_stream)
+    decode_stream = _stream(calls.decode_stream)
+    model = _unary(calls.model)
+    models = _unary(calls.models)
 
     def __init__(
         self,
@@ -41,164 +79,7 @@ class VaeClient:
         else:
             self._channel = grpc.secure_channel(address(target), credentials, OPTIONS)
         self._timeout = timeout
-        self._vae = vae_grpc.VaeServiceStub(self._channel)
-        self._models = models_grpc.ModelServiceStub(self._channel)
-
-    def sample(
-        self,
-        model: str,
-        count: int,
-        *,
-        seed: int | None = None,
-        start_index: int | None = None,
-        temperature: float | None = None,
-        labels: Sequence[int] = (),
-        include_latents: bool = False,
-        uint8: bool = False,
-        timeout: float | None = None,
-    ) -> Samples:
-        """Draws count samples. The same seed and start_index give the same samples again."""
-        request = messages.sample_request(
-            model,
-            count,
-            seed=seed,
-            start_index=start_index,
-            temperature=temperature,
-            labels=labels,
-            include_latents=include_latents,
-            uint8=uint8,
-        )
-        return messages.samples(self._call(self._vae.Sample, request, timeout))
-
-    def encode(
-        self,
-        model: str,
-        observations: ArrayLike,
-        *,
-        include_latents: bool = False,
-        seed: int | None = None,
-        start_index: int | None = None,
-        labels: Sequence[int] = (),
-        timeout: float | None = None,
-    ) -> Posterior:
-        """The posterior of observations [items, ...]: floats in the model's range, or uint8."""
-        request = messages.encode_request(
-            model,
-            observations,
-            include_latents=include_latents,
-            seed=seed,
-            start_index=start_index,
-            labels=labels,
-        )
-        return messages.posterior(self._call(self._vae.Encode, request, timeout))
-
-    def decode(
-        self,
-        model: str,
-        latents: ArrayLike,
-        *,
-        latent_space: str | None = None,
-        labels: Sequence[int] = (),
-        uint8: bool = False,
-        timeout: float | None = None,
-    ) -> Decoded:
-        """The observations of latents [items, ...]; a latent_space is checked by the service."""
-        request = messages.decode_request(
-            model, latents, latent_space=latent_space, labels=labels, uint8=uint8
-        )
-        return messages.decoded(self._call(self._vae.Decode, request, timeout))
-
-    def sample_stream(
-        self,
-        model: str,
-        count: int,
-        *,
-        chunk_items: int = 0,
-        seed: int | None = None,
-        start_index: int | None = None,
-        temperature: float | None = None,
-        labels: Sequence[int] = (),
-        include_latents: bool = False,
-        uint8: bool = False,
-        timeout: float | None = None,
-    ) -> Iterator[Samples]:
-        """Draws any number of samples, in chunks of chunk_items; 0 leaves that to the service.
-
-        Goes on at another replica where a stream broke; the samples stay the same. timeout is for
-        each stream, and None sets no deadline.
-        """
-        request = messages.sample_request(
-            model,
-            count,
-            seed=seed,
-            start_index=start_index,
-            temperature=temperature,
-            labels=labels,
-            include_latents=include_latents,
-            uint8=uint8,
-        )
-        state = messages.SampleStream(request, chunk_items)
-        while not state.done:
-            try:
-                for message in self._vae.SampleStream(state.request(), timeout=timeout):
-                    yield state.take(message)
-            except grpc.RpcError as error:
-                failure = error_of(error)
-                if not state.goes_on(failure):
-                    raise failure from error
-
-    def encode_stream(
-        self,
-        model: str,
-        batches: Iterable[ArrayLike],
-        *,
-        labels: Sequence[int] = (),
-        timeout: float | None = None,
-    ) -> Iterator[Posterior]:
-        """The posterior of each batch of observations, in order; timeout None sets no deadline."""
-        requests = (messages.encode_stream_request(model, batch, labels) for batch in batches)
-        try:
-            for message in self._vae.EncodeStream(requests, timeout=timeout):
-                yield messages.posterior(message.response)
-        except grpc.RpcError as error:
-            raise error_of(error) from error
-
-    def decode_stream(
-        self,
-        model: str,
-        batches: Iterable[ArrayLike],
-        *,
-        latent_space: str | None = None,
-        labels: Sequence[int] = (),
-        uint8: bool = False,
-        timeout: float | None = None,
-    ) -> Iterator[Decoded]:
-        """The observations of each batch of latents, in order; timeout None sets no deadline."""
-        requests = (
-            messages.decode_stream_request(model, batch, latent_space, labels, uint8)
-            for batch in batches
-        )
-        try:
-            for message in self._vae.DecodeStream(requests, timeout=timeout):
-                yield messages.decoded(message.response)
-        except grpc.RpcError as error:
-            raise error_of(error) from error
-
-    def model(self, model: str, *, timeout: float | None = None) -> models_pb.Model:
-        """What the service says of a model: shapes, value range, provider, training metrics."""
-        request = models_pb.GetModelRequest(name=messages.resource(model))
-        return self._call(self._models.GetModel, request, timeout).model
-
-    def models(self, *, timeout: float | None = None) -> list[models_pb.Model]:
-        """Every served model version, by name and then by version."""
-        found: list[models_pb.Model] = []
-        request = models_pb.ListModelsRequest()
-        while True:
-            page = self._call(self._models.ListModels, request, timeout)
-            found += page.models
-            if not page.next_page_token:
-                return found
-            request.page_token = page.next_page_token
+        self._stubs = Stubs(self._channel)
 
     def close(self) -> None:
         """Ends the connections."""
@@ -215,13 +96,34 @@ class VaeClient:
     ) -> None:
         self.close()
 
-    def _call(
-        self,
-        method: "grpc.UnaryUnaryMultiCallable[_Request, _Response]",
-        request: _Request,
-        timeout: float | None,
-    ) -> _Response:
-        try:
-            return method(request, timeout=self._timeout if timeout is None else timeout)
-        except grpc.RpcError as error:
-            raise error_of(error) from error
+    def _answer(self, call: Call) -> object:
+        method = call.method(self._stubs)
+        repeats = Repeats(self._timeout if call.timeout is None else call.timeout)
+        while True:
+            try:
+                response: object = method(call.request, timeout=repeats.remaining)
+                return response
+            except grpc.RpcError as error:
+                failure = error_of(error)
+                wait = repeats.wait(failure)
+                if wait is None:
+                    raise failure from error
+            time.sleep(wait)
+
+    def _parts(self, stream: Stream[T]) -> Iterator[T]:
+        method = stream.method(self._stubs)
+        repeats = Repeats(DEFAULT_STREAM_TIMEOUT if stream.timeout is None else stream.timeout)
+        while True:
+            try:
+                for message in method(stream.request(), timeout=repeats.remaining):
+                    repeats.progress()
+                    yield stream.take(message)
+                return
+            except grpc.RpcError as error:
+                if stream.done:
+                    return
+                failure = error_of(error)
+                wait = stream.wait(failure, repeats)
+                if wait is None:
+                    raise failure from error
+            time.sleep(wait)

@@ -4,14 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from vae.v1 import tensor_pb2, vae_service_pb2
 
-from vae_client.errors import VaeError
-
-_TRIES = 3
 Float32 = NDArray[np.float32]
 Observations = NDArray[Any]  # float32, or uint8 where it was asked for
 Latents = NDArray[Any]  # float32, or int64 of a model whose latents are codes
@@ -55,6 +51,37 @@ class Decoded:
     model: str
 
 
+@dataclass(frozen=True)
+class Explored:
+    """Observations [items, ...] and the latents [items, ...] that they were decoded from.
+
+    latent_space: pass it on to `decode`. model: the version that answered.
+    """
+
+    observations: Observations
+    latents: Latents
+    latent_space: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How likely each item is, in nats, [items] each.
+
+    elbo: -(rate + distortion). importance_bound: that of Burda et al. 2016, tighter with more
+    draws. percentile: of the training data's ELBOs that lie below, 0 to 100; None if the model
+    version does not hold them. seed: of the draws. model: the version that answered.
+    """
+
+    rate: Float32
+    distortion: Float32
+    elbo: Float32
+    importance_bound: Float32
+    percentile: Float32 | None
+    seed: int
+    model: str
+
+
 def resource(model: str) -> str:
     """ "digits" -> "models/digits"; a full name ("models/digits/versions/2") stays as it is."""
     return model if model.startswith("models/") else f"models/{model}"
@@ -80,42 +107,8 @@ def sample_request(
         temperature=temperature,
         labels=labels,
         include_latents=include_latents,
-        observation_encoding=_encoding(uint8),
+        observation_encoding=encoding(uint8),
     )
-
-
-class SampleStream:
-    """The state of a stream of samples: what to ask for next, after what has arrived."""
-
-    def __init__(self, request: vae_service_pb2.SampleRequest, chunk_items: int) -> None:
-        self._request = request
-        self._chunk_items = chunk_items
-        self._tries = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether every sample has arrived."""
-        return not self._request.sample_count
-
-    def request(self) -> vae_service_pb2.SampleStreamRequest:
-        """Asks for the samples that have not arrived."""
-        return vae_service_pb2.SampleStreamRequest(
-            request=self._request, chunk_items=self._chunk_items
-        )
-
-    def take(self, message: vae_service_pb2.SampleStreamResponse) -> Samples:
-        """The samples of a chunk; the next request starts after them, with the same seed."""
-        chunk = samples(message.response)
-        self._tries = 0
-        self._request.seed = chunk.seed
-        self._request.start_index = message.start_index + len(chunk.observations)
-        self._request.sample_count -= len(chunk.observations)
-        return chunk
-
-    def goes_on(self, error: VaeError) -> bool:
-        """Whether to ask another replica: the stream broke, and not for the third time in vain."""
-        self._tries += 1
-        return error.code is grpc.StatusCode.UNAVAILABLE and self._tries < _TRIES
 
 
 def samples(response: vae_service_pb2.SampleResponse) -> Samples:
@@ -175,13 +168,35 @@ def decode_request(
         latents=to_latents(latents),
         latent_space=latent_space,
         labels=labels,
-        observation_encoding=_encoding(uint8),
+        observation_encoding=encoding(uint8),
     )
 
 
 def decoded(response: vae_service_pb2.DecodeResponse) -> Decoded:
     """The answer to `decode_request`."""
     return Decoded(observations=to_pixels(response.observations), model=response.model)
+
+
+def explored(
+    response: vae_service_pb2.ReconstructResponse
+    | vae_service_pb2.InterpolateResponse
+    | vae_service_pb2.TraverseResponse,
+) -> Explored:
+    """The answer to a call through the latent space."""
+    return Explored(
+        observations=to_pixels(response.observations),
+        latents=from_latents(response.latents),
+        latent_space=response.latent_space,
+        model=response.model,
+    )
+
+
+def scores(response: vae_service_pb2.ScoreResponse) -> Scores:
+    """The answer to `latent_calls.score`."""
+    names = ("rate", "distortion", "elbo", "importance_bound")
+    arrays = {name: np.array(getattr(response, name), np.float32) for name in names}
+    percentile = np.array(response.percentile, np.float32) if response.percentile else None
+    return Scores(**arrays, percentile=percentile, seed=response.seed, model=response.model)
 
 
 def encode_stream_request(
@@ -202,7 +217,8 @@ def decode_stream_request(
     return vae_service_pb2.DecodeStreamRequest(request=request)
 
 
-def _encoding(uint8: bool) -> vae_service_pb2.ObservationEncoding.ValueType:
+def encoding(uint8: bool) -> vae_service_pb2.ObservationEncoding.ValueType:
+    """How observations shall come."""
     return (
         vae_service_pb2.OBSERVATION_ENCODING_UINT8
         if uint8

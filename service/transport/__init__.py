@@ -133,7 +133,7 @@ class TransportOptions:
             ("grpc.keepalive_time_ms", round(lifetimes.keepalive_time * 1000)),
             ("grpc.keepalive_timeout_ms", round(lifetimes.keepalive_timeout * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
             ("grpc.so_reuseport", int(self.reuse_port)),
         )
 

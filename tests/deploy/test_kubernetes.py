@@ -52,7 +52,7 @@ def manifests(request: pytest.FixtureRequest, tmp_path: Path) -> list[Manifest]:
 
 def test_every_variable_is_a_setting_of_the_service(manifests: list[Manifest]) -> None:
     settings = settings_of(manifests, service_container(manifests))
-    assert settings.repository == Path("/models")
+    assert settings.repository == "/models"
 
 
 def test_there_is_time_to_drain_before_the_pod_is_killed(manifests: list[Manifest]) -> None:
@@ -148,7 +148,7 @@ def test_the_gateway_lets_the_public_apis_through_and_no_reflection(tmp_path: Pa
 def test_kserve_gives_the_service_settings_and_time_that_it_has() -> None:
     [container] = one(render("kserve"), "ServingRuntime", "vae-serving")["spec"]["containers"]
     settings = settings_of([], container)
-    assert settings.repository == Path("/mnt/models")
+    assert settings.repository == "/mnt/models"
     assert longest_drain(settings) <= 30
     assert container["readinessProbe"]["grpc"]["service"] == INFERENCE_SERVICE
 

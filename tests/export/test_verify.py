@@ -110,7 +110,7 @@ def test_the_newest_whole_version_is_opened(version: Path) -> None:
         ),
         (
             lambda version: edit(version, lambda manifest: manifest.graphs.pop()),
-            "encoder_uint8.onnx is not in the manifest",
+            "scorer_uint8.onnx is not in the manifest",
         ),
         (
             lambda version: edit(version, lambda manifest: manifest.graphs.pop(1)),

@@ -208,6 +208,8 @@ def test_statistics_without_a_name_are_those_of_all_graphs(stub: GRPCInferenceSe
         ENCODER,
         f"{DECODER}_uint8",
         f"{ENCODER}_uint8",
+        "digits.scorer",
+        "digits.scorer_uint8",
     }
 
 

@@ -14,6 +14,7 @@ from vae.v1.vae_service_pb2_grpc import VaeServiceStub
 
 from training.config import DataConfig
 from training.data import load_dataset
+from vae_client import VaeClient
 from vae_client.errors import VaeError, error_of
 
 MODEL = "models/digits"
@@ -244,6 +245,30 @@ def test_points_of_another_latent_space_are_refused(calls: Any) -> None:
     points = pb.Points(latents=tensor(LATENTS), latent_space="other")
     error = refusal(calls.Traverse, pb.TraverseRequest(model=MODEL, points=points, steps=2))
     assert error.reason == "LATENT_SPACE_MISMATCH"
+
+
+def test_the_client_goes_through_the_latent_space(
+    client: VaeClient, levels: NDArray[np.uint8]
+) -> None:
+    rebuilt = client.reconstruct("digits", levels)
+    way = client.interpolate("digits", levels[:2], levels[2:4], 4, observed=True, spherical=True)
+    moved = client.traverse("digits", 0, 3, points=LATENTS, minimum=-1, maximum=1, uint8=True)
+
+    assert rebuilt.observations.shape == levels.shape
+    np.testing.assert_allclose(way.latents[[0, 4]], rebuilt.latents[:2], atol=1e-6)
+    np.testing.assert_allclose(way.latents[[3, 7]], rebuilt.latents[2:4], atol=1e-6)
+    np.testing.assert_array_equal(moved.latents[:, 0], [-1, 0, 1] * 3)
+    assert moved.observations.dtype == np.uint8
+    again = client.decode("digits", way.latents, latent_space=way.latent_space)
+    np.testing.assert_allclose(again.observations, way.observations, atol=1e-5)
+
+
+def test_the_client_scores(client: VaeClient, levels: NDArray[np.uint8]) -> None:
+    scores = client.score("digits", levels, draws=20, seed=3)
+
+    assert scores.elbo.shape == scores.importance_bound.shape == (5,)
+    assert scores.percentile is not None
+    assert scores.seed == 3
 
 
 def _png(item: NDArray[np.uint8]) -> bytes:

@@ -1,6 +1,8 @@
 """Versions come and go under a running service, seen from real clients."""
 
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -162,6 +164,36 @@ def test_a_damaged_version_leaves_the_old_one_and_says_why_everywhere(
         ("2", "UNAVAILABLE", "digits/2/decoder.onnx does not have the manifest's SHA-256"),
     ]
     assert failures >= 1
+
+
+def test_a_service_whose_only_version_is_damaged_is_not_ready_until_it_is_replaced(
+    digits_repository: Path, transport: str, tmp_path: Path
+) -> None:
+    damaged = publish(
+        digits_repository, tmp_path, 1, change=lambda v: (v / "decoder.onnx").write_bytes(b"")
+    )
+    command = [sys.executable, "-m", "service", "--repository", str(tmp_path), *POLL]
+    command += ["--listen", "127.0.0.1:0", "--metrics-port", "0", "--transport", transport]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        service = ServiceProcess(process, lambda line: None)
+        try:
+            service.wait_for("model_load_failed")
+            [state] = index(service)
+            with VaeClient(service.target) as client, pytest.raises(VaeError) as caught:
+                client.sample("digits", 1)
+            shutil.copy(digits_repository / "digits" / "1" / "decoder.onnx", damaged)
+            service.wait_until_ready()
+            code = service.stop()
+        finally:
+            process.kill()
+            service.join()
+
+    assert state[:2] == ("1", "UNAVAILABLE")
+    assert (caught.value.code, caught.value.reason) == (
+        grpc.StatusCode.UNAVAILABLE,
+        "MODEL_NOT_READY",
+    )
+    assert code == 0
 
 
 def test_a_graph_that_onnxruntime_refuses_leaves_the_old_version(

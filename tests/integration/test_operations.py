@@ -83,6 +83,35 @@ def test_metrics_count_requests_items_and_errors(
     assert not any("attack" in label for key in after for label in key)
 
 
+def test_a_scrape_has_every_metric_of_the_service(
+    service: ServiceProcess, client: VaeClient
+) -> None:
+    client.sample("digits", 3)
+    found = {
+        family.name: family.type for family in text_string_to_metric_families(service.scrape())
+    }
+
+    assert {name: kind for name, kind in found.items() if name.startswith("vae_")} == {
+        "vae_requests": "counter",
+        "vae_request_duration_seconds": "histogram",
+        "vae_queue_delay_seconds": "histogram",
+        "vae_batch_duration_seconds": "histogram",
+        "vae_batch_items": "histogram",
+        "vae_padding_items": "counter",
+        "vae_failed": "counter",
+        "vae_cancelled": "counter",
+        "vae_rejected": "counter",
+        "vae_queue_items": "gauge",
+        "vae_model_info": "gauge",
+        "vae_model_load_seconds": "gauge",
+        "vae_sessions": "gauge",
+        "vae_model_load_failures": "counter",
+    }
+    served = samples_of(service)
+    assert served["vae_sessions", "digits"] == 5
+    assert served["vae_model_load_failures_total", "digits"] == 0
+
+
 def test_the_metrics_name_the_provider_in_use(service: ServiceProcess) -> None:
     info = [key for key in samples_of(service) if key[0] == "vae_model_info"]
 

@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ class Bench:
         self.failures: list[str] = []
         self.unloaded: list[tuple[str, int]] = []
         self.sessions = 0
+        self.read: weakref.ref[ModelVersion]
         self.let_go = threading.Event()
         self.control = Control(
             DirectorySource(root),
@@ -56,6 +58,7 @@ class Bench:
 
     def load(self, version: ModelVersion, own: ModelSettings) -> Model:
         self.loads.append((version.name, version.version, own))
+        self.read = weakref.ref(version)
         if version.version in self.refused:
             raise GraphError("onnxruntime cannot load the graph")
         batchers = self.batchers[version.name, version.version] = Batchers()
@@ -169,6 +172,14 @@ def test_a_graph_that_onnxruntime_refuses_keeps_the_old_version(
     bench.control.follow()
     assert bench.served == ["model/versions/1"]
     assert bench.reason(2) == "onnxruntime cannot load the graph"
+
+
+def test_what_was_read_of_a_version_that_failed_is_given_back(bench: Bench, tmp_path: Path) -> None:
+    bench.refused = {1}
+    write(tmp_path, version=1)
+    bench.control.follow()
+    assert bench.reason(1) == "onnxruntime cannot load the graph"
+    assert bench.read() is None
 
 
 def test_what_failed_is_tried_again_once_its_files_change(bench: Bench, tmp_path: Path) -> None:

@@ -1,12 +1,24 @@
 """A model's settings.toml."""
 
+from collections.abc import Callable
+
 import pytest
 
+import service.loading
 from service.batching import BatchingOptions
-from service.loading import settled
+from service.loading import loader, settled
+from service.metrics import Metrics
 from service.model_settings import ModelSettings, parse_model_settings
 from service.repository import RepositoryError
+from service.session import CPU, SessionOptions
 from tests.service.fake_model import FakeModel
+
+
+class Nobody:
+    """A transport that no request comes from."""
+
+    def when_idle(self, callback: Callable[[], bool]) -> None:
+        pass
 
 
 def test_a_file_says_what_the_model_wants_otherwise() -> None:
@@ -38,6 +50,37 @@ def test_a_models_settings_win_over_those_of_the_service_and_the_manifest() -> N
     assert (batching.max_queue_delay, batching.max_queue_items) == (0.002, 7)
     assert list(version.manifest.batch_buckets) == [1, 8]
     assert list(served.manifest.batch_buckets) == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("recommended", "own", "seconds"),
+    [
+        (True, ModelSettings(), 0.004),
+        (False, ModelSettings(), 0.25),
+        (True, ModelSettings(max_queue_delay_ms=2), 0.002),
+    ],
+)
+def test_the_manifests_queue_delay_holds_unless_somebody_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, recommended: bool, own: ModelSettings, seconds: float
+) -> None:
+    version = FakeModel().model.version
+    version.manifest.max_queue_delay.FromMilliseconds(4)
+    got: list[BatchingOptions] = []
+
+    monkeypatch.setattr(
+        service.loading,
+        "load_model",
+        lambda version, options, batching, *_, **__: got.append(batching),
+    )
+    load = loader(
+        SessionOptions(CPU, 1),
+        BatchingOptions(max_queue_delay=0.25),
+        Metrics(),
+        Nobody(),
+        recommended=recommended,
+    )
+    load(version, own)
+    assert got[0].max_queue_delay == seconds
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from vae.manifest.v1 import manifest_pb2
 
 from service.repository import Spec, read_version
@@ -38,6 +39,18 @@ def test_a_version_with_a_prior_graph_has_it(tmp_path: Path) -> None:
 
     write(tmp_path, change=change)
     assert read_version(tmp_path, "model", 1).graphs["prior"].content == b"prior"
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_a_graph_in_another_precision_is_left_aside(tmp_path: Path, precision: str) -> None:
+    def change(manifest: manifest_pb2.Manifest) -> None:
+        manifest.graphs[1].precision = "float32"
+        manifest.graphs.append(graph("decoder", b"smaller"))  # whose file is not even there
+        manifest.graphs[-1].file = f"decoder.{precision}.onnx"
+        manifest.graphs[-1].precision = precision
+
+    write(tmp_path, change=change)
+    assert read_version(tmp_path, "model", 1).graphs["decoder"].content == b"decoder"
 
 
 def test_what_export_writes_can_be_read(digits_repository: Path) -> None:

@@ -16,6 +16,7 @@ from service.session import (
     ProviderError,
     Session,
     SessionOptions,
+    check_precision,
     choose_provider,
     cpu_quota,
 )
@@ -165,3 +166,19 @@ def test_without_a_cgroup_the_affinity_counts(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(3)))
     assert cpu_quota(tmp_path) == 3
+
+
+@pytest.mark.parametrize(("precision", "provider"), [("float16", CPU), ("int8", CUDA)])
+def test_a_precision_that_is_for_the_other_provider_is_refused(
+    precision: str, provider: str
+) -> None:
+    with pytest.raises(ProviderError, match=f"precision {precision} is for"):
+        check_precision(precision, provider)
+
+
+@pytest.mark.parametrize(
+    ("precision", "provider"),
+    [("float32", CPU), ("float32", CUDA), ("float16", CUDA), ("int8", CPU)],
+)
+def test_a_precision_is_fine_where_it_is_meant_to_run(precision: str, provider: str) -> None:
+    check_precision(precision, provider)

@@ -202,7 +202,7 @@ def test_a_mismatch_to_another_prior_than_a_standard_normal_one_is_not_claimed(
 
 def test_an_autoencoder_has_a_distortion_and_no_bound(model: Vae, tiny_dataset: Dataset) -> None:
     plain = Wrapped(model)
-    plain.family = "autoencoder"
+    plain.bounds_likelihood = False
     document = evaluated(plain, tiny_dataset, bits=lambda nats: nats).document()
     assert document.keys() == {
         "distortion",
@@ -267,6 +267,7 @@ def test_encoding_each_item_once_changes_no_log_weight(model: Vae, tiny_dataset:
         "encode",
         "decode",
         "elbo_terms",
+        "bounds_likelihood",
     )
     plain = SimpleNamespace(**{name: getattr(gaussian, name) for name in shared})
 

@@ -1,15 +1,13 @@
 """numpy <-> vae.v1."""
 
-import grpc
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from vae.v1 import tensor_pb2, vae_service_pb2
+from vae.v1 import tensor_pb2
 
 from vae_client import messages
-from vae_client.errors import VaeError
 
 
 @given(arrays(np.float32, array_shapes(max_dims=4, max_side=5), elements=st.floats(width=32)))
@@ -106,46 +104,3 @@ def test_seed_zero_is_sent() -> None:
 
     assert request.HasField("seed")
     assert request.HasField("start_index")
-
-
-def chunk(start: int, count: int) -> vae_service_pb2.SampleStreamResponse:
-    response = vae_service_pb2.SampleResponse(
-        observations=messages.to_tensor(np.zeros((count, 2)), "observations"), seed=5
-    )
-    return vae_service_pb2.SampleStreamResponse(response=response, start_index=start)
-
-
-def stream(count: int) -> messages.SampleStream:
-    request = vae_service_pb2.SampleRequest(model="models/digits", sample_count=count)
-    return messages.SampleStream(request, chunk_items=4)
-
-
-def test_a_broken_stream_goes_on_after_what_has_arrived_with_the_same_seed() -> None:
-    state = stream(10)
-    state.take(chunk(0, 4))
-    state.take(chunk(4, 4))
-
-    assert state.goes_on(VaeError(grpc.StatusCode.UNAVAILABLE, "gone"))
-    request = state.request().request
-    assert (request.seed, request.start_index, request.sample_count) == (5, 8, 2)
-    state.take(chunk(8, 2))
-    assert state.done
-
-
-def test_a_stream_that_breaks_three_times_in_vain_is_given_up() -> None:
-    state, gone = stream(10), VaeError(grpc.StatusCode.UNAVAILABLE, "gone")
-
-    assert [state.goes_on(gone) for _ in range(3)] == [True, True, False]
-
-
-def test_progress_allows_three_more_breaks() -> None:
-    state, gone = stream(10), VaeError(grpc.StatusCode.UNAVAILABLE, "gone")
-    state.goes_on(gone)
-    state.goes_on(gone)
-    state.take(chunk(0, 4))
-
-    assert state.goes_on(gone)
-
-
-def test_a_stream_at_fault_is_not_asked_for_again() -> None:
-    assert not stream(10).goes_on(VaeError(grpc.StatusCode.INVALID_ARGUMENT, "bad"))

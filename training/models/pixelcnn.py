@@ -70,7 +70,8 @@ class GatedPixelCnn(nn.Module):
         a binary position the code is whether logit + noise is positive: logistic noise, see
         `logistic`, gives a draw, and 0 the likelier value.
 
-        Each layer's features are kept, so that a position costs one column of every layer.
+        Each layer's features are kept, so that a position costs one column of every layer. It is
+        traced under `torch.no_grad`, as torch differentiates no scan that gives integers.
         """
         condition = _as_map(condition)
         # The rows that each layer has to read and those before the first one, which are zeros.
@@ -94,33 +95,35 @@ class GatedPixelCnn(nn.Module):
         """What the row after the next one reads above it, and the next one's codes [N, W]."""
         links: list[tuple[Tensor, ...]] = []
         windows: list[Tensor] = []
-        features = above[0][:, :, :0]
+        features = above[0]
         for index, layer in enumerate(self._all()):
             windows.append(torch.cat([above[index], features], 2) if index else above[0])
             padded = F.pad(windows[-1], (layer.reach, layer.reach))
             read, link = layer.read_above(padded, condition)
-            links.append(torch.split(link, 1, 3))
+            links.append(link.flatten(2).unbind(2))
             features = features + read if index else read
         left = [[_padding(layer, noise, 1, layer.reach + layer.shift)] for layer in self._all()]
         line: list[Tensor] = []
         for column in range(self.width):
-            last = self._next_column(left, [link[column] for link in links])
-            line.append(self._choose(self.output(last)[:, :, 0, 0] + noise[:, column])[:, None])
+            features = self._next_column(left, [link[column] for link in links])
+            for module in self.output:
+                features = _at(module, features)
+            line.append(self._choose(features + noise[:, column])[:, None])
             left[0].append(self._as_inputs(line[-1][:, None]))
         windows[0] = torch.cat([above[0], torch.cat(left[0][1:], 3)], 2)
         return tuple(window[:, :, 1:].clone() for window in windows), torch.cat(line, 1)
 
     def _next_column(self, left: list[list[Tensor]], links: list[Tensor]) -> Tensor:
-        """The last layer's features [N, channels, 1, 1] of the next position in a row.
+        """The last layer's features [N, channels] of the next position in a row.
 
         Every layer but the first is given its input in this position, at the end of `left`.
         """
         features = left[0][-1]
         for index, layer in enumerate(self._all()):
             if index:
-                left[index].append(features)
+                left[index].append(features[:, :, None, None])
             window = torch.cat(left[index], 3)[:, :, :, -layer.reach - 1 :]
-            read = layer.read_left(window, links[index])
+            read = _at(layer.mix, _gate(_at(layer.horizontal, window) + links[index]))
             features = features + read if index else read
         return features
 
@@ -213,6 +216,16 @@ def _tails(noise: Tensor) -> tuple[Tensor, Tensor]:
 def _gate(features: Tensor) -> Tensor:
     values, gates = features.chunk(2, dim=1)
     return torch.tanh(values) * torch.sigmoid(gates)
+
+
+def _at(module: nn.Module, window: Tensor) -> Tensor:
+    """A module where it fits on the window once: [N, ...] -> [N, outputs].
+
+    A convolution is a product there, which takes the whole batch at a time.
+    """
+    if not isinstance(module, nn.Conv2d):
+        return module(window)  # type: ignore[no-any-return]
+    return F.linear(window.flatten(1), module.weight.flatten(1), module.bias)
 
 
 def _but_last_rows(features: Tensor, count: int) -> Tensor:

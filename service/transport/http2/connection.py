@@ -301,8 +301,9 @@ class Connection:
         if not frames.DEFAULT_FRAME_SIZE <= size <= frames.MAX_FRAME_SIZE:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "no such frame size")
         self._settled = True
-        self.outgoing.set_limits(window, size)
-        self.outgoing.send(frames.frame(frames.SETTINGS, frames.ACK, 0, b""))
+        with self.outgoing.lock:  # what is sent before the client reads this has to fit the old
+            self.outgoing.send(frames.frame(frames.SETTINGS, frames.ACK, 0, b""))
+            self.outgoing.set_limits(window, size)
 
     def _on_push(self, payload: bytes, flags: int, stream: int) -> None:
         raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "clients push nothing")

@@ -153,6 +153,11 @@ class Outgoing:
             self.rpcs.pop(stream, None)
             self.send(frames.reset(stream, code))
 
+    def drop(self, stream: int) -> None:
+        """Sends no more of a stream, and no end: the connection's is near."""
+        with self.lock:
+            self.rpcs.pop(stream, None)
+
     # Of the connection.
 
     def send(self, *buffers: bytes | memoryview, windowed: bool = False) -> None:

@@ -142,11 +142,26 @@ class Rpc:
 
     def on_deadline(self) -> None:
         """The deadline has passed."""
-        self._cut(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed")
+        if self.outgoing:  # in the middle of a message no status can be sent
+            self._count(grpc.StatusCode.DEADLINE_EXCEEDED)
+            self.connection.outgoing.reset(self.stream, ErrorCode.CANCEL)
+        else:
+            self.close(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed")
+        self.cancel()
 
     def on_cancel(self) -> None:
-        """The service ends."""
-        self._cut(grpc.StatusCode.UNAVAILABLE, "the service stopped before the request ended")
+        """The connection ends, and with it whatever is in the middle of a message.
+
+        A reset would say that the RPC was cancelled; of a lost connection clients make UNAVAILABLE,
+        and go on elsewhere.
+        """
+        if self.outgoing:
+            self._count(grpc.StatusCode.UNAVAILABLE)
+            self.connection.outgoing.drop(self.stream)
+        else:
+            text = "the service stopped before the request ended"
+            self.close(grpc.StatusCode.UNAVAILABLE, text)
+        self.cancel()
 
     # What handlers cause.
 
@@ -203,15 +218,6 @@ class Rpc:
     def _log_slow(self, code: grpc.StatusCode, seconds: float) -> None:
         self.request_id = self.request_id or new_request_id()
         log_slow(self.server.log, self.path, self.request_id, code, seconds)
-
-    def _cut(self, code: grpc.StatusCode, text: str) -> None:
-        """Ends it from outside."""
-        if self.outgoing:  # in the middle of a message no status can be sent
-            self._count(code)
-            self.connection.outgoing.reset(self.stream, ErrorCode.CANCEL)
-        else:
-            self.close(code, text)
-        self.cancel()
 
     def _unpack(self, data: bytes, start: int, end: int) -> None:
         if self._unpacker is None and end - start >= PREFIX:

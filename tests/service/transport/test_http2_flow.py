@@ -46,6 +46,16 @@ def test_new_settings_widen_the_window_of_a_stream_that_waits(connect: Connect) 
     assert len(answer.data) + 10 == len(message(bytes(1000)))
 
 
+def test_new_settings_are_acknowledged_before_they_are_used(connect: Connect) -> None:
+    client = connect(windows(10))
+    client.call(1, "Echo", bytes(1000))
+    client.until(lambda frame: frame.kind == frames.DATA)
+    client.send(frames.settings(windows(5000)))
+    next_one = client.until(lambda frame: frame.kind in (frames.DATA, frames.SETTINGS))
+    assert (next_one.kind, next_one.flags) == (frames.SETTINGS, frames.ACK)
+    assert client.answer(1).status == 0
+
+
 def test_a_window_that_new_settings_make_negative_has_to_grow_above_nothing(
     connect: Connect,
 ) -> None:

@@ -104,6 +104,25 @@ def test_a_blocking_client_calls_in_every_way(
     assert failure.value.details() == "value: expected another"
 
 
+@pytest.mark.parametrize("reason", ["stop", "age"])
+def test_a_stream_that_ends_with_its_connection_is_unavailable_to_its_client(
+    serve: Serve, options: dict[str, Any], dial: Dial, reason: str
+) -> None:
+    if reason == "age":
+        age = {"max_connection_age": 0.1, "max_connection_age_grace": 0.1}
+        options = {**options, "lifetimes": ConnectionLifetimes(**age)}
+    server = serve(**options)
+    answers = dial(server).unary_stream("/test.Test/Count")(packed(b"1000"), timeout=SECONDS)
+    assert next(answers) == packed(CHUNK)  # nobody reads the others: one has arrived in part
+    if reason == "stop":
+        server.stop()
+    assert server.records.ended.acquire(timeout=SECONDS)
+    with pytest.raises(grpc.RpcError) as failure:
+        list(answers)
+    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert server.records.calls == [("Count", "UNAVAILABLE")]
+
+
 @pytest.mark.parametrize(
     "compression", [grpc.Compression.Gzip, grpc.Compression.Deflate], ids=["gzip", "deflate"]
 )

@@ -119,9 +119,10 @@ def test_a_graph_computes_what_the_model_does(model: Vq, name: str, tmp_path: Pa
     example = inputs(3)
     batch = torch.export.Dim("batch", min=1)
     shapes = ({0: batch},) * len(example)
-    torch.onnx.export(
-        _Method(model, name).eval(), example, path, dynamo=True, dynamic_shapes=(shapes,)
-    )
+    with torch.no_grad():
+        torch.onnx.export(
+            _Method(model, name).eval(), example, path, dynamo=True, dynamic_shapes=(shapes,)
+        )
     session = onnxruntime.InferenceSession(path)
     names = [value.name for value in session.get_inputs()]
     for count in (1, 2, 3):

@@ -171,7 +171,7 @@ def test_a_goal_that_was_not_measured_is_neither_met_nor_missed(
 
 def test_no_bound_is_claimed_for_an_autoencoder(fitted: Fitted, tiny_dataset: Dataset) -> None:
     plain = Wrapped(fitted.model)
-    plain.family = "autoencoder"
+    plain.bounds_likelihood = False
     html = render(subject(fitted, tiny_dataset, plain))
     assert b"ELBO is" not in html
     assert "Rate by latent" not in headings(html)
