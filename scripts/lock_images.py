@@ -21,7 +21,7 @@ PLATFORMS = {
     "service": ("x86_64", "aarch64"),
     "service-gpu": ("x86_64",),  # onnxruntime-gpu has no other wheel for Linux
 }
-_MORE: tuple[str, ...] = ()  # extras that both have beside the one of their own name
+_MORE = ("tracing",)  # extras that both have beside the one of their own name
 _GLIBC = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
 
 
