@@ -13,7 +13,7 @@ def label_agreement(
     sample: Callable[[Tensor], Tensor],
     classify: Callable[[Tensor], Tensor],
     label_count: int,
-    per_label: int = 100,
+    per_label: int = 1000,
 ) -> Tensor:
     """The share [label_count] float64 of samples that are read as their label, for each label.
 
