@@ -1,4 +1,4 @@
-"""`python -m benchmarks` with run, tune, streams, scale, training-speed or page; see --help."""
+"""`python -m benchmarks` with a command; see --help."""
 
 import argparse
 import shlex
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import page, scale, streams, training_speed
+from benchmarks import page, scale, streams, swaps, training_speed
 from benchmarks.errors import BenchmarkError
 from benchmarks.runner import Results, describe, render, run_benchmarks, write_results
 from benchmarks.scenarios import FULL, QUICK
@@ -30,16 +30,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tuning = commands.add_parser("tune", help="look for Triton's best settings")
     tuning.add_argument("--quick", action="store_true", help="short rounds, for a look")
     commands.add_parser("streams", help="what streams save beside one-item calls")
+    swapping = commands.add_parser("swaps", help="how long health waits while versions are loaded")
     scaling = commands.add_parser("scale", help="what a process more adds, and a simulation")
     scaling.add_argument("--quick", action="store_true", help="short rounds, for a look")
     commands.add_parser("training-speed", help="images/s of a fit, beside pythae")
     paging = commands.add_parser("page", help="write the results into docs/performance.md")
     paging.add_argument("file", type=Path, metavar="FILE", help="that a run wrote")
-    for command in (run, tuning, scaling):
+    for command in (run, tuning, swapping, scaling):
         command.add_argument("--results", type=Path, default=_RESULTS, metavar="DIR")
     options = parser.parse_args(arguments)
     if options.command == "streams":
         print(streams.render(streams.measure(_STREAM_SECONDS)))
+        return 0
+    if options.command == "swaps":
+        print(f"wrote {swaps.measure(options.results, print)}")
         return 0
     if options.command == "training-speed":
         print(f"wrote {training_speed.measure(print)}")

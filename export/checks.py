@@ -6,32 +6,46 @@ from pathlib import Path
 
 import onnx
 import torch
+from google.protobuf.message import DecodeError
 
 from export.errors import ExportError
 from export.graphs import BATCH_AXIS, Graph, Value, submessages
 
 _RANDOM_OPERATORS = frozenset({"Bernoulli", "Dropout", "Multinomial"})
-_ELEMENT_TYPES = {"float32": onnx.TensorProto.FLOAT, "uint8": onnx.TensorProto.UINT8}
+_ELEMENT_TYPES = {
+    "float32": onnx.TensorProto.FLOAT,
+    "uint8": onnx.TensorProto.UINT8,
+    "int64": onnx.TensorProto.INT64,
+}
 _DEFAULT_DOMAINS = frozenset({"", "ai.onnx"})
 
 
 def check_graph(graph: Graph) -> None:
-    """Raise ExportError with every rule that the file breaks.
+    """Raise ExportError with every rule that the file breaks; they are those of `graph_faults`."""
+    if faults := graph_faults(graph.content, graph.inputs, graph.outputs):
+        raise ExportError(f"the {graph.kind} graph cannot be served: {'; '.join(faults)}")
+
+
+def graph_faults(
+    content: bytes, inputs: tuple[Value, ...], outputs: tuple[Value, ...]
+) -> list[str]:
+    """A phrase for every rule that an ONNX file breaks.
 
     The rules: valid ONNX by the full checker; operators of the default domain alone, none of
     them random; the expected inputs and outputs, of their types with a dynamic axis "batch"
     first; the weights inside the file; no path of this machine.
     """
-    model = onnx.load_model_from_string(graph.content)
-    faults = [
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError:
+        return ["it is no ONNX file"]
+    return [
         *_invalidities(model),
         *_operator_faults(model),
-        *_value_faults("input", model.graph.input, graph.inputs),
-        *_value_faults("output", model.graph.output, graph.outputs),
+        *_value_faults("input", model.graph.input, inputs),
+        *_value_faults("output", model.graph.output, outputs),
         *_content_faults(model),
     ]
-    if faults:
-        raise ExportError(f"the {graph.kind} graph cannot be served: {'; '.join(faults)}")
 
 
 def opset(content: bytes) -> int:

@@ -1,7 +1,8 @@
 """The manifest: everything that the service knows about a model version."""
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
 
@@ -12,8 +13,9 @@ from vae.v1 import tensor_pb2
 
 from export.checks import opset
 from export.graphs import Graph, Value
-from export.parity import BATCH_SIZES, Parity
+from export.parity import BATCH_SIZES, ElboParity, Parity
 from training.checkpoint import Run
+from training.model import Hierarchical, Model, Quantized
 
 FORMAT_VERSION = 1
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
@@ -21,11 +23,21 @@ _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
 def build_manifest(
-    run: Run, graphs: tuple[Graph, ...], parity: Mapping[str, Parity], name: str, version: int
+    run: Run,
+    graphs: tuple[Graph, ...],
+    parity: Mapping[str, Parity],
+    name: str,
+    version: int,
+    *,
+    label_names: Sequence[str] = (),
+    elbo: ElboParity | None = None,
+    elbo_percentiles: Sequence[float] = (),
 ) -> manifest_pb2.Manifest:
     """Describe version `version` of model `name`, made from `run` now.
 
-    Versions of one name made from the same weights share their latent space.
+    `label_names` are those of the data set, `elbo` is what the scorer gave for test items, and
+    `elbo_percentiles` for those of training. Versions of one name made from the same weights share
+    their latent space.
     """
     model = run.model
     created = Timestamp()
@@ -40,13 +52,16 @@ def build_manifest(
         checkpoint_sha256=run.weights_sha256,
         create_time=created,
         observations=_spec(Value("observations", tuple(model.observation_shape))),
-        value_range=tensor_pb2.ValueRange(minimum=0.0, maximum=1.0),
-        latents=_spec(Value("latents", model.latent_shape)),
-        latent_groups=[manifest_pb2.LatentGroup(name="latents", shape=model.latent_shape)],
+        value_range=_value_range(graphs),
+        latents=_spec(next(value for value in graphs[0].outputs if value.name == "latents")),
+        latent_groups=_groups(model),
+        elbo_percentiles=elbo_percentiles,
+        code_count=model.code_count if isinstance(model, Quantized) else 0,
+        labels=[] if model.label_count is None else label_names,
         likelihood=model.likelihood_name,
-        prior="standard_normal",
+        prior="standard_normal" if model.standard_prior else "graph",
         batch_buckets=BATCH_BUCKETS,
-        graphs=[_graph(graph, parity[graph.kind]) for graph in graphs],
+        graphs=[describe_graph(graph, parity[graph.kind], elbo) for graph in graphs],
         training_metrics={
             metric: float(value) for metric, value in run.metrics.items() if value is not None
         },
@@ -62,7 +77,23 @@ def manifest_json(manifest: manifest_pb2.Manifest) -> bytes:
     return (MessageToJson(manifest, ensure_ascii=False) + "\n").encode()
 
 
-def _graph(graph: Graph, parity: Parity) -> manifest_pb2.Graph:
+def _value_range(graphs: tuple[Graph, ...]) -> tensor_pb2.ValueRange:
+    """[0, 1] of pixels, which alone come as uint8; else any number."""
+    if any(graph.kind == "encoder_uint8" for graph in graphs):
+        return tensor_pb2.ValueRange(minimum=0.0, maximum=1.0)
+    return tensor_pb2.ValueRange(minimum=-math.inf, maximum=math.inf)
+
+
+def _groups(model: Model) -> list[manifest_pb2.LatentGroup]:
+    if isinstance(model, Hierarchical):
+        return [
+            manifest_pb2.LatentGroup(name=group.name, shape=group.shape) for group in model.groups
+        ]
+    return [manifest_pb2.LatentGroup(name="latents", shape=model.latent_shape)]
+
+
+def describe_graph(graph: Graph, parity: Parity, elbo: ElboParity | None) -> manifest_pb2.Graph:
+    """A graph and its file; `elbo` is what the scorer of its precision gave."""
     return manifest_pb2.Graph(
         kind=manifest_pb2.GraphKind.Value(f"GRAPH_KIND_{graph.kind.upper()}"),
         file=graph.file,
@@ -71,12 +102,25 @@ def _graph(graph: Graph, parity: Parity) -> manifest_pb2.Graph:
         inputs=[_spec(value) for value in graph.inputs],
         outputs=[_spec(value) for value in graph.outputs],
         opset=opset(graph.content),
-        precision="float32",
+        precision=graph.precision,
         parity=manifest_pb2.Parity(
             max_absolute_error=parity.max_absolute_error,
             tolerance=parity.tolerance,
             batch_sizes=BATCH_SIZES,
+            different_codes=parity.different_codes,
+            different_codes_tolerance=parity.different_codes_tolerance,
         ),
+        end_metric=_end_metric(elbo) if elbo and graph.kind == "scorer" else None,
+    )
+
+
+def _end_metric(elbo: ElboParity) -> manifest_pb2.EndMetric:
+    return manifest_pb2.EndMetric(
+        name="elbo",
+        value=elbo.onnxruntime,
+        reference=elbo.torch,
+        bound=elbo.tolerance,
+        items=elbo.items,
     )
 
 

@@ -104,7 +104,9 @@ class Entry:
     """One request in the queue, and its completion.
 
     `on_done` is called exactly once, on any thread, when `outputs` or `error` is set; after
-    cancel() it may not be called at all. It must not raise.
+    cancel() it may not be called at all. It must not raise. Then `started` is when its first item
+    was taken into a batch, `seconds` what its batches ran, and `batch_items` the items, without
+    padding, of the largest of them.
     """
 
     inputs: Arrays
@@ -112,9 +114,12 @@ class Entry:
     deadline: float | None
     on_done: Callable[["Entry"], None]
     admitted: float
+    started: float | None = None
     outputs: Arrays | None = None
     error: ServiceError | None = None
     cancelled: bool = False
+    seconds: float = 0.0
+    batch_items: int = 0
     taken: int = 0
     answered: int = 0
     parts: list[tuple[int, Arrays]] = field(default_factory=list)
@@ -154,8 +159,10 @@ class Batcher:
         clock: Clock | None = None,
         instances: int = 1,
         wake: Callable[[Callable[[], bool]], None] | None = None,
+        on_admitted: Callable[[Entry], None] | None = None,
         name: str = "batcher",
     ) -> None:
+        """on_admitted: sees every entry on its caller's thread, before anything happens to it."""
         self._run = run
         self._options = options
         self._observer = observer
@@ -169,6 +176,7 @@ class Batcher:
         self._weight = 1.0
         self._instances = instances
         self._wake = wake
+        self._on_admitted = on_admitted
         self._turn = threading.RLock()  # one batch at a time, where wake is given
         self._turns = threading.Semaphore(instances)  # a thread without one only answers
         self._threads = [
@@ -177,6 +185,11 @@ class Batcher:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def options(self) -> BatchingOptions:
+        """The knobs."""
+        return self._options
 
     @property
     def queued_items(self) -> int:
@@ -203,6 +216,8 @@ class Batcher:
                 self._observer.entry_rejected("queue_full")
                 raise QueueFull(self._drain_seconds())
             entry = Entry(inputs, items, deadline, on_done, self._clock.now())
+            if self._on_admitted is not None:
+                self._on_admitted(entry)
             first = not self._queue
             self._queue.append(entry)
             self._queued_items += items
@@ -308,6 +323,7 @@ class Batcher:
                 expired.append(entry)
             else:
                 if not entry.taken:
+                    entry.started = now
                     self._observer.entry_started(now - entry.admitted)
                 count = min(left, room)
                 parts.append(_Part(entry, entry.taken, entry.taken + count))
@@ -348,7 +364,12 @@ class Batcher:
         # A moving average over about ten batches, which starts at the first one.
         self._seconds_per_batch += (seconds - self._seconds_per_batch) * self._weight
         self._weight = 0.1
-        requests = sum(part.stop == part.entry.items for part in parts)
+        requests = 0
+        for part in parts:
+            entry = part.entry
+            entry.seconds += seconds
+            entry.batch_items = max(entry.batch_items, items)
+            requests += part.stop == entry.items
         self._observer.batch_done(items, bucket - items, requests, seconds)
         return outputs
 

@@ -28,12 +28,40 @@ class HealthUnknown(ServiceError):
     """Health was asked for a service that is not here."""
 
 
+class Unauthenticated(ServiceError):
+    """The caller did not show who it is. reason: for programs, CREDENTIALS_MISSING, ..."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class PermissionDenied(ServiceError):
+    """The caller is known and may not do this. right: what it lacks."""
+
+    def __init__(self, right: str) -> None:
+        super().__init__(f"this call needs the right {right}, which the credentials do not give")
+        self.right = right
+
+
 class ModelNotReady(ServiceError):
     """The models are still loading."""
 
 
+class ModelControlOff(ServiceError):
+    """The service was not started to load and unload models on request."""
+
+
+class LoadFailed(ServiceError):
+    """A version cannot be loaded; what was served before still is."""
+
+
 class LatentSpaceMismatch(ServiceError):
     """The latents come from another latent space than the model's."""
+
+
+class NotOffered(ServiceError):
+    """The model version cannot answer this kind of request, whatever it says."""
 
 
 class QueueFull(ServiceError):

@@ -1,15 +1,17 @@
 """One graph of a model version as a model of the Open Inference Protocol."""
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from inference import inference_service_pb2 as pb
 from numpy.typing import NDArray
 
 from service.errors import InvalidRequest
+from service.execution import Execution
 from service.inference_tensors import Input, type_of
 from service.model import Model
+from service.repository import Spec
 from service.sampling import new_seed
 from service.transport import Call
 from service.transport.spliced import Buffer, Spliced
@@ -17,7 +19,7 @@ from service.wire import bytes_field
 
 Arrays = dict[str, NDArray[Any]]
 _NOISE: Final = "noise"
-_DRAWN: Final = "latents"  # the one output of an encoder that depends on its noise
+_DRAWN: Final = {"latents", "rate", "distortion", "log_weight"}  # what depends on the noise
 _UNSERVED: Final = {"classification", "shared_memory_region"}  # they would change an output
 _RAW: Final = pb.ModelInferResponse.DESCRIPTOR.fields_by_name["raw_output_contents"].number
 _INT64_MAX: Final = 2**63 - 1
@@ -27,9 +29,9 @@ _UINT64_MAX: Final = 2**64 - 1
 class ServedGraph:
     """A graph, and whatever is the same for every request to it.
 
-    name: "NAME.encoder", "NAME.decoder", "NAME.prior", "NAME.encoder_uint8" or
-    "NAME.decoder_uint8". version: as the wire has it. optional: inputs that a request may leave
-    out.
+    name: "NAME.encoder", "NAME.decoder", "NAME.prior" or "NAME.scorer", or one of these but the
+    prior with "_uint8" behind. version: as the wire has it. optional: inputs that a request may
+    leave out.
     """
 
     def __init__(self, model: Model, kind: str, max_items: int) -> None:
@@ -40,10 +42,12 @@ class ServedGraph:
         graph = model.version.graphs[kind]
         self.inputs = {spec.name: Input(spec, max_items) for spec in graph.inputs}
         self.outputs = {spec.name: spec for spec in graph.outputs}
-        self.optional = {_NOISE} if kind.startswith("encoder") else set()
+        self.optional = {_NOISE} if kind.startswith(("encoder", "scorer")) else set()
         self._all_outputs = tuple(self.outputs)
-        # Of a bounded size: whoever sends requests of many sizes must not fill the memory.
-        self._head = lru_cache(maxsize=256)(self._make_head)
+        # Of a bounded size: whoever sends requests of many sizes must not fill the memory. Without
+        # a way back to this graph, whose model has to end with the last request to it.
+        head = partial(_make_head, self.name, self.version, self.outputs)
+        self._head = lru_cache(maxsize=256)(head)
 
     async def infer(self, request: pb.ModelInferRequest, call: Call) -> Spliced:
         """Runs the graph. Raises the errors of `service.errors`."""
@@ -52,26 +56,18 @@ class ServedGraph:
         seed = _read_seed(request) if request.parameters else None
         items = len(next(iter(inputs.values())))
         if len(inputs) < len(self.inputs):  # the noise was left out
-            if seed is None and _DRAWN in outputs:
+            if seed is None and not _DRAWN.isdisjoint(outputs):
                 seed = new_seed()
             inputs[_NOISE] = await self.model.encoder_noise(seed, 0, items)
         elif seed is not None:
             raise InvalidRequest("parameters.seed", "is only used for noise that is left out")
-        arrays = await self.model.run(self.kind, inputs, call.deadline)
+        arrays = await self.model.run(self.kind, inputs, Execution(call.deadline))
         pieces: list[Buffer] = [self._head(items, outputs)]
         if request.id or seed is not None:
             pieces.append(_echo(request.id, seed))
         for name in outputs:
             pieces += bytes_field(_RAW, arrays[name])
         return Spliced(pieces)
-
-    def _make_head(self, items: int, outputs: tuple[str, ...]) -> bytes:
-        """A serialized response to so many items, without what differs between requests."""
-        head = pb.ModelInferResponse(model_name=self.name, model_version=self.version)
-        for name in outputs:
-            spec = self.outputs[name]
-            head.outputs.add(name=name, datatype=type_of(spec).name, shape=(items, *spec.shape))
-        return head.SerializeToString()
 
     def _requested(self, request: pb.ModelInferRequest) -> tuple[str, ...]:
         names: list[str] = []
@@ -112,12 +108,25 @@ class ServedGraph:
             raise InvalidRequest("inputs", "expected the same number of items in all")
         if "observations" in arrays:
             self.model.check_observations(arrays["observations"])
+        if self.model.code_count and "latents" in arrays:
+            self.model.check_codes(arrays["latents"], "latents.data")
         if "label" in arrays:
             self.model.check_labels(arrays["label"].tolist(), "label.data")
 
     def _expected(self) -> str:
         names = (f"{name} (optional)" if name in self.optional else name for name in self.inputs)
         return ", ".join(names)
+
+
+def _make_head(
+    graph: str, version: str, specs: Mapping[str, Spec], items: int, outputs: tuple[str, ...]
+) -> bytes:
+    """A serialized response to so many items, without what differs between requests."""
+    head = pb.ModelInferResponse(model_name=graph, model_version=version)
+    for name in outputs:
+        spec = specs[name]
+        head.outputs.add(name=name, datatype=type_of(spec).name, shape=(items, *spec.shape))
+    return head.SerializeToString()
 
 
 def _echo(identity: str, seed: int | None) -> bytes:

@@ -6,7 +6,6 @@ from inference import inference_service_pb2 as pb
 from inference import model_config_pb2 as config_pb
 from inference import model_statistics_pb2 as statistics_pb
 
-from service.batching import BatchingOptions
 from service.inference_graph import ServedGraph
 from service.inference_tensors import type_of
 from service.repository import Spec
@@ -35,14 +34,14 @@ def _tensor(spec: Spec) -> pb.ModelMetadataResponse.TensorMetadata:
     )
 
 
-def config_of(graph: ServedGraph, batching: BatchingOptions) -> config_pb.ModelConfig:
+def config_of(graph: ServedGraph) -> config_pb.ModelConfig:
     """Triton's description of the graph; its shapes are without the item axis."""
-    buckets = graph.model.version.manifest.batch_buckets
+    batching = graph.model.batchers[graph.kind].options
     return config_pb.ModelConfig(
         name=graph.name,
         platform=_TRITON_PLATFORM,
         backend=_BACKEND,
-        max_batch_size=max(buckets),
+        max_batch_size=batching.max_batch_size,
         input=[
             config_pb.ModelInput(
                 name=name,
@@ -57,7 +56,7 @@ def config_of(graph: ServedGraph, batching: BatchingOptions) -> config_pb.ModelC
             for name, spec in graph.outputs.items()
         ],
         dynamic_batching=config_pb.ModelDynamicBatching(
-            preferred_batch_size=buckets,
+            preferred_batch_size=batching.buckets,
             max_queue_delay_microseconds=round(batching.max_queue_delay * 1e6),
         ),
     )

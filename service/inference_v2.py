@@ -6,12 +6,11 @@ from typing import Final
 
 from inference import inference_service_pb2 as pb
 
-from service.batching import BatchingOptions
+from service.catalogue import Limits
 from service.errors import InvalidRequest, ModelNotFound, ModelNotReady
 from service.inference_graph import ServedGraph
 from service.inference_metadata import config_of, metadata_of, statistics_of
 from service.model import Models
-from service.servicer import Limits
 from service.statistics import GraphStatistics
 from service.transport import Call, Method
 from service.transport.spliced import Spliced
@@ -27,17 +26,16 @@ class InferenceV2:
     def __init__(
         self,
         limits: Limits,
-        batching: BatchingOptions,
-        statistics: Callable[[str, str], GraphStatistics],
+        statistics: Callable[[str, int, str], GraphStatistics],
         ready: Callable[[], bool],
     ) -> None:
-        """statistics: of a model's graph, by their names. ready: whether the service is."""
+        """statistics: of a graph, by model, version and graph. ready: whether the service is."""
         self._limits = limits
-        self._batching = batching
         self._statistics = statistics
         self._ready = ready
         self._graphs: tuple[ServedGraph, ...] | None = None
         self._by_name: dict[tuple[str, str], ServedGraph] = {}
+        self._not_ready: frozenset[str] = frozenset()
 
     def publish(self, models: Models) -> None:
         """Serves these models from now on."""
@@ -48,7 +46,7 @@ class InferenceV2:
         )
         by_name = {(graph.name, graph.version): graph for graph in graphs}
         by_name |= {(graph.name, ""): graph for graph in graphs if models.is_default(graph.model)}
-        self._by_name = by_name
+        self._by_name, self._not_ready = by_name, models.not_ready
         self._graphs = graphs
 
     def methods(self) -> list[Method]:
@@ -85,9 +83,10 @@ class InferenceV2:
 
     async def model_ready(self, request: pb.ModelReadyRequest, call: Call) -> pb.ModelReadyResponse:
         """Whether a graph is loaded; while the models load no name is known, so none is."""
-        if self._graphs is None:
+        try:
+            self._find(request.name, request.version, "version")
+        except ModelNotReady:
             return pb.ModelReadyResponse(ready=False)
-        self._find(request.name, request.version, "version")
         return pb.ModelReadyResponse(ready=True)
 
     async def server_metadata(
@@ -111,7 +110,7 @@ class InferenceV2:
     ) -> pb.ModelConfigResponse:
         """Describes a graph as Triton does."""
         graph = self._find(request.name, request.version, "version")
-        return pb.ModelConfigResponse(config=config_of(graph, self._batching))
+        return pb.ModelConfigResponse(config=config_of(graph))
 
     async def model_statistics(
         self, request: pb.ModelStatisticsRequest, call: Call
@@ -128,8 +127,9 @@ class InferenceV2:
         statistics = self._statistics
         return pb.ModelStatisticsResponse(
             model_stats=[
-                statistics_of(graph, statistics(graph.model.version.name, graph.kind))
+                statistics_of(graph, statistics(version.name, version.version, graph.kind))
                 for graph in graphs
+                for version in (graph.model.version,)
             ]
         )
 
@@ -142,11 +142,11 @@ class InferenceV2:
         graph = self._by_name.get((name, version))
         if graph is not None:
             return graph
-        if self._graphs is None:
-            raise ModelNotReady("the models are still loading")
+        if self._graphs is None or name.rpartition(".")[0] in self._not_ready:
+            raise ModelNotReady("the model is not loaded")
         if version and not (version.isascii() and version.isdecimal()):
             raise InvalidRequest(field, "expected a number, or nothing for the default version")
         raise ModelNotFound(
-            "no such model or version is served; expected NAME.encoder, NAME.decoder or "
-            "NAME.prior of a model that vae.v1.ModelService/ListModels lists"
+            "no such model or version is served; expected NAME.encoder, NAME.decoder, NAME.prior "
+            "or NAME.scorer of a model that vae.v1.ModelService/ListModels lists"
         )

@@ -23,3 +23,27 @@ def make_logger(level: str = "info") -> Logger:
         ),
     )
     return logger
+
+
+def adopt_libraries(log: Logger) -> None:
+    """Sends what libraries warn of to our log: for a process that is the service's alone."""
+    root = logging.getLogger()
+    root.handlers[:] = [_Handler(log)]
+
+
+class _Handler(logging.Handler):
+    """Makes events of the records of Python's own logging."""
+
+    def __init__(self, log: Logger) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        self._log.log(
+            record.levelno,
+            "library_warning",
+            library=record.name,
+            text=record.getMessage(),
+            exc_info=record.exc_info or None,
+        )

@@ -9,15 +9,21 @@ import threading
 from collections.abc import Callable, Iterator
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Gauge, start_http_server
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from service.distribution import Distribution
+from service.model import Model
 from service.statistics import SECONDS, GraphCounts, GraphStatistics
 
-_GRAPH = ("model", "graph")
+_GRAPH = ("model", "version", "graph")
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -28,21 +34,13 @@ class Metrics(Collector):
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._calls: dict[str, _Calls] = {}
-        self._graphs: dict[tuple[str, str], GraphStatistics] = {}
+        self._graphs: dict[tuple[str, int, str], GraphStatistics] = {}
+        self._queues: dict[tuple[str, int, str], Callable[[], float]] = {}
+        self._versions: dict[tuple[str, int], tuple[str, str, float]] = {}
+        self._sessions: dict[str, int] = {}
+        self._load_failures: dict[str, int] = {}
+        self._lock = threading.Lock()  # of changes; a scrape reads copies
         self.registry.register(self)
-        self._queue = Gauge("vae_queue_items", "Items that wait.", _GRAPH, registry=self.registry)
-        self._info = Gauge(
-            "vae_model_info",
-            "1 for every served version.",
-            ("model", "version", "digest", "provider"),
-            registry=self.registry,
-        )
-        self._load = Gauge(
-            "vae_model_load_seconds",
-            "Time to load and warm up a version.",
-            ("model", "version"),
-            registry=self.registry,
-        )
 
     def call_done(self, method: str, code: str, seconds: float) -> None:
         """Counts a finished RPC."""
@@ -51,25 +49,48 @@ class Metrics(Collector):
             calls = self._calls.setdefault(method, _Calls())
         calls.add(code, seconds)
 
-    def model_loaded(
-        self, model: str, version: int, digest: str, provider: str, seconds: float
-    ) -> None:
-        """Reports a served version."""
-        self._info.labels(model, str(version), digest, provider).set(1)
-        self._load.labels(model, str(version)).set(seconds)
+    def model_loaded(self, model: Model, seconds: float) -> None:
+        """Reports a served version, and what it took to load it and warm it up."""
+        version = model.version
+        with self._lock:
+            served = (version.digest, model.provider, seconds)
+            self._versions[version.name, version.version] = served
+            self._sessions[version.name] = self._sessions.get(version.name, 0) + version.files
+            self._load_failures.setdefault(version.name, 0)
 
-    def queue(self, model: str, graph: str, items: Callable[[], float]) -> None:
+    def model_unloaded(self, name: str, version: int) -> None:
+        """Forgets a version that is no longer served, so that time series do not pile up."""
+        with self._lock:
+            del self._versions[name, version]
+            for series in (self._graphs, self._queues):
+                for key in [key for key in series if key[:2] == (name, version)]:
+                    del series[key]
+
+    def sessions_closed(self, name: str, count: int) -> None:
+        """Reports that so many sessions of a model are let go."""
+        with self._lock:
+            self._sessions[name] -= count
+
+    def load_failed(self, name: str) -> None:
+        """Counts a version that could not be loaded."""
+        with self._lock:
+            self._load_failures[name] = self._load_failures.get(name, 0) + 1
+
+    def queue(self, model: str, version: int, graph: str, items: Callable[[], float]) -> None:
         """Reads the queue's length when Prometheus asks for it."""
-        self._queue.labels(model, graph).set_function(items)
+        with self._lock:
+            self._queues[model, version, graph] = items
 
-    def observer(self, model: str, graph: str) -> GraphStatistics:
+    def observer(self, model: str, version: int, graph: str) -> GraphStatistics:
         """What the batcher of a graph reports to."""
-        return self._graphs.setdefault((model, graph), GraphStatistics())
+        with self._lock:
+            return self._graphs.setdefault((model, version, graph), GraphStatistics())
 
     def collect(self) -> Iterator[Metric]:
         """What requests and batches add to, for a scrape (`prometheus_client`'s Collector)."""
         yield from self._collect_calls()
         yield from self._collect_graphs()
+        yield from self._collect_models()
 
     def _collect_calls(self) -> Iterator[Metric]:
         requests = CounterMetricFamily("vae_requests", "Finished RPCs.", labels=("method", "code"))
@@ -104,7 +125,9 @@ class Metrics(Collector):
         rejected = CounterMetricFamily(
             "vae_rejected", "Requests refused by the queue.", labels=(*_GRAPH, "reason")
         )
-        for graph, statistics in list(self._graphs.items()):
+        with self._lock:
+            graphs = [(_labels(key), statistics) for key, statistics in self._graphs.items()]
+        for graph, statistics in graphs:
             counts = statistics.snapshot()
             delay.add_metric(graph, *statistics.queue_delays.snapshot())
             run.add_metric(graph, *statistics.batch_seconds.snapshot())
@@ -116,11 +139,46 @@ class Metrics(Collector):
                 rejected.add_metric((*graph, reason), count)
         yield from (delay, run, items, padding, failed, cancelled, rejected)
 
+    def _collect_models(self) -> Iterator[Metric]:
+        queue = GaugeMetricFamily("vae_queue_items", "Items that wait.", labels=_GRAPH)
+        info = GaugeMetricFamily(
+            "vae_model_info",
+            "1 for every served version.",
+            labels=("model", "version", "digest", "provider"),
+        )
+        load = GaugeMetricFamily(
+            "vae_model_load_seconds",
+            "Time to load and warm up a version.",
+            labels=("model", "version"),
+        )
+        sessions = GaugeMetricFamily(
+            "vae_sessions", "Loaded onnxruntime sessions.", labels=("model",)
+        )
+        failures = CounterMetricFamily(
+            "vae_model_load_failures", "Versions that could not be loaded.", labels=("model",)
+        )
+        with self._lock:
+            queues = [(_labels(key), items) for key, items in self._queues.items()]
+            for (name, version), (digest, provider, seconds) in self._versions.items():
+                info.add_metric((name, str(version), digest, provider), 1)
+                load.add_metric((name, str(version)), seconds)
+            for name, count in self._sessions.items():
+                sessions.add_metric((name,), count)
+            for name, count in self._load_failures.items():
+                failures.add_metric((name,), count)
+        for graph, items in queues:
+            queue.add_metric(graph, items())
+        yield from (queue, info, load, sessions, failures)
+
 
 def serve_metrics(host: str, port: int, registry: CollectorRegistry) -> tuple[WSGIServer, int]:
     """Starts /metrics on an address; returns the server and its port. Port 0 takes a free one."""
     server, _ = start_http_server(port, host, registry)
     return server, int(server.server_address[1])
+
+
+def _labels(key: tuple[str, int, str]) -> tuple[str, str, str]:
+    return (key[0], str(key[1]), key[2])
 
 
 class _Calls:

@@ -1,10 +1,11 @@
 """vae.v1.ModelService: what is being served."""
 
 from vae.v1 import model_service_pb2 as models_pb
+from vae.v1 import tensor_pb2
 
+from service.catalogue import Limits
 from service.errors import InvalidRequest, ModelNotReady
 from service.model import Model, Models
-from service.servicer import Limits
 from service.transport import Call, Method
 
 MODEL_SERVICE = models_pb.DESCRIPTOR.services_by_name["ModelService"].full_name
@@ -80,4 +81,13 @@ class ModelServicer:
             max_request_items=self._limits.max_items(model),
             digest=model.version.digest,
             training_metrics=manifest.training_metrics,
+            code_count=manifest.code_count,
+            latent_groups=[
+                tensor_pb2.TensorSpec(
+                    name=group.name,
+                    data_type=manifest.latents.data_type,
+                    shape=(-1, *group.shape),
+                )
+                for group in manifest.latent_groups
+            ],
         )

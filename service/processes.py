@@ -3,7 +3,8 @@
 The kernel spreads connections over the processes, so clients need several connections to reach
 all of them (many clients have them, or a load balancer does). This process starts the others,
 restarts one that dies, passes SIGTERM on, and merges their metrics: every series gets a label
-`process`, so that nothing is counted twice and a sum is right. They end with it (`lifeline`).
+`process`, so that nothing is counted twice and a sum is right. They end with it (`lifeline`). Each
+follows the repository by itself; what one is asked to load, all do (`wanted`).
 
 Triton's ModelStatistics are those of the process that a connection reached.
 """
@@ -15,12 +16,14 @@ import json
 import signal
 import socket
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import Metric
@@ -89,12 +92,16 @@ async def supervise(settings: Settings, arguments: Sequence[str], log: Logger) -
         "Processes that died and were started again.",
         registry=registry,
     )
-    with reserved(settings.listen) as port, lifeline() as descriptor:
+    with (
+        reserved(settings.listen) as port,
+        lifeline() as descriptor,
+        _shared_file(settings) as wanted,
+    ):
         metrics_server, metrics_port = serve_metrics(
             settings.metrics_host, settings.metrics_port, registry
         )
         log.info("listening", processes=settings.processes, port=port, metrics_port=metrics_port)
-        command = _command(settings, arguments, port, descriptor)
+        command = _command(settings, arguments, port, descriptor, wanted)
 
         async def keep(index: int) -> int:
             delay = 0.0
@@ -145,7 +152,9 @@ def _each_alive(children: dict[int, _Child], call: str) -> None:
                 getattr(child.process, call)()
 
 
-def _command(settings: Settings, arguments: Sequence[str], port: int, descriptor: int) -> list[str]:
+def _command(
+    settings: Settings, arguments: Sequence[str], port: int, descriptor: int, wanted: Path | None
+) -> list[str]:
     """The command line of a process: as ours, and the later of two equal options counts."""
     host = settings.listen.rpartition(":")[0]
     threads = settings.threads or max(1, cpu_quota() // settings.processes)
@@ -158,8 +167,20 @@ def _command(settings: Settings, arguments: Sequence[str], port: int, descriptor
         "metrics-host": "127.0.0.1",
         "metrics-port": "0",
     }
+    if wanted is not None:
+        own["wanted-file"] = str(wanted)
     options = [text for name, value in own.items() for text in (f"--{name}", value)]
     return [sys.executable, "-m", "service", *arguments, *options]
+
+
+@contextlib.contextmanager
+def _shared_file(settings: Settings) -> Iterator[Path | None]:
+    """Where the processes read what one of them was asked to load; None if that cannot be."""
+    if settings.wanted_file is not None or settings.model_control != "explicit":
+        yield settings.wanted_file
+        return
+    with tempfile.TemporaryDirectory(prefix="vae-service-") as folder:
+        yield Path(folder) / "wanted.json"
 
 
 @contextlib.contextmanager

@@ -1,12 +1,13 @@
-"""Model versions on disk: scan, verify, read. What it returns is immutable.
+"""A model version on disk: verify, read. What it returns is immutable.
 
-REPOSITORY/NAME/VERSION/manifest.json, encoder.onnx, decoder.onnx [, prior.onnx]
+REPOSITORY/NAME/VERSION/manifest.json, encoder.onnx, decoder.onnx [, prior.onnx, scorer.onnx]
 """
 
 import hashlib
+import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,14 +19,17 @@ from vae.v1 import tensor_pb2
 
 from service.tensors import DTYPES
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_VERSION = re.compile(r"[1-9][0-9]{0,9}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+VERSION = re.compile(r"[1-9][0-9]{0,9}")
+MANIFEST_FILE = "manifest.json"
 _FORMAT_VERSION = 1
 _KINDS = {
     manifest_pb2.GRAPH_KIND_ENCODER: "encoder",
     manifest_pb2.GRAPH_KIND_DECODER: "decoder",
     manifest_pb2.GRAPH_KIND_PRIOR: "prior",
     manifest_pb2.GRAPH_KIND_ENCODER_UINT8: "encoder_uint8",
+    manifest_pb2.GRAPH_KIND_SCORER: "scorer",
+    manifest_pb2.GRAPH_KIND_SCORER_UINT8: "scorer_uint8",
 }
 
 
@@ -44,6 +48,11 @@ class Spec:
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one item."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def zeros(self, items: int) -> NDArray[np.generic]:
         """Something to warm up with."""
         return np.zeros((items, *self.shape), self.dtype)
@@ -56,6 +65,13 @@ class Graph:
     content: bytes
     inputs: tuple[Spec, ...]
     outputs: tuple[Spec, ...]
+
+    def input(self, name: str) -> Spec:
+        """The input of that name. Raises RepositoryError if the graph has none."""
+        for spec in self.inputs:
+            if spec.name == name:
+                return spec
+        raise RepositoryError(f"a graph of the manifest has no input {name!r}, which its kind has")
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -73,29 +89,10 @@ class ModelVersion:
     digest: str
     graphs: Mapping[str, Graph]
 
-
-def read_repository(root: Path) -> list[ModelVersion]:
-    """The newest version of every model under root, by name.
-
-    Raises RepositoryError when root holds no model, or one that cannot be served.
-    """
-    if not root.is_dir():
-        raise RepositoryError(f"{root} is not a directory; expected a model repository")
-    models = [
-        read_version(root, name, max(versions))
-        for name, versions in sorted(_scan(root))
-        if versions
-    ]
-    if not models:
-        raise RepositoryError(f"{root} holds no model; expected {root}/NAME/VERSION/manifest.json")
-    return models
-
-
-def _scan(root: Path) -> Iterator[tuple[str, list[int]]]:
-    for folder in root.iterdir():
-        if folder.is_dir() and _NAME.fullmatch(folder.name):
-            names = [path.name for path in folder.iterdir() if path.is_dir()]
-            yield folder.name, [int(name) for name in names if _VERSION.fullmatch(name)]
+    @property
+    def files(self) -> int:
+        """How many files the graphs are in, and so how many sessions run them."""
+        return len({graph.content for graph in self.graphs.values()})
 
 
 def read_version(root: Path, name: str, version: int) -> ModelVersion:
@@ -105,7 +102,7 @@ def read_version(root: Path, name: str, version: int) -> ModelVersion:
     understood.
     """
     folder = root / name / str(version)
-    text = _read(root, folder / "manifest.json")
+    text = _read(root, folder / MANIFEST_FILE)
     manifest = manifest_pb2.Manifest()
     try:
         json_format.Parse(text, manifest)
@@ -144,6 +141,12 @@ def read_version(root: Path, name: str, version: int) -> ModelVersion:
         )
     for layout in (manifest.observations, manifest.latents):
         _spec(folder, layout)
+    codes = manifest.latents.data_type == tensor_pb2.DATA_TYPE_INT64
+    if codes != (manifest.code_count >= 1):
+        raise RepositoryError(
+            f"{folder}/manifest.json has {manifest.code_count} codes; expected 1 or more for "
+            "latents of int64, and 0 for others"
+        )
     digest = hashlib.sha256(text).hexdigest()
     return ModelVersion(name, version, manifest, digest, graphs)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 _WORDS = 4  # 64-bit words in one Philox block
 MAX_INDEX = 2**63
+_VALUES_AT_ONCE = 65_536  # what is computed in between takes ten times the memory of the noise
 
 
 class Stream(enum.IntEnum):
@@ -22,6 +23,7 @@ class Stream(enum.IntEnum):
 
     SAMPLE = 0
     ENCODE = 1
+    SCORE = 2
 
 
 def new_seed() -> int:
@@ -37,9 +39,19 @@ def standard_normal(
     first = start_index * blocks
     counter = np.array([first & (2**64 - 1), first >> 64, 0, 0], np.uint64)
     generator = np.random.Philox(counter=counter, key=np.array([seed, stream], np.uint64))
-    words = generator.random_raw(count * blocks * _WORDS).reshape(count, -1, 2)
+    noise = np.empty((count, size), np.float32)
+    rows = max(1, _VALUES_AT_ONCE // size)
+    for start in range(0, count, rows):
+        part = noise[start : start + rows]
+        words = generator.random_raw(len(part) * blocks * _WORDS).reshape(len(part), -1, 2)
+        part[:] = _normals(words)[:, :size]
+    return noise
+
+
+def _normals(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Two normals of each pair of words: [items, pairs, 2] -> [items, 2 pairs]."""
     uniforms = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
     radius = np.sqrt(-2.0 * np.log1p(-uniforms[..., 0]))
     angle = 2.0 * np.pi * uniforms[..., 1]
     normals = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
-    return normals.reshape(count, -1)[:, :size].astype(np.float32)
+    return normals.reshape(len(words), -1)

@@ -1,85 +1,56 @@
 """Builds the service from its settings, runs it, drains and stops it."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
-import time
-from collections.abc import Callable
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from service.batching import Arrays, Batcher, BatchingOptions
+from service.auth.choice import make_authorize
+from service.batching import BatchingOptions
+from service.catalogue import Catalogue, Limits
+from service.control import Control
+from service.following import following, load_first
 from service.health import HEALTH_SERVICE, Health
+from service.inference_repository import RepositoryV2
 from service.inference_v2 import INFERENCE_SERVICE, InferenceV2
+from service.latent_servicer import LatentServicer
 from service.lifeline import hold
+from service.loading import loader
 from service.logs import Logger
 from service.metrics import Metrics, serve_metrics
-from service.model import Model, Models
+from service.model import Models
 from service.model_servicer import MODEL_SERVICE, ModelServicer
+from service.object_source import ObjectSource
+from service.observations import Observing
 from service.reflection import reflection_methods
-from service.repository import Graph, ModelVersion, read_repository
-from service.servicer import VAE_SERVICE, Limits, Servicer
-from service.session import Session, SessionOptions, choose_provider, cpu_quota
-from service.settings import Settings, tls_files
-from service.transport import Transport, TransportOptions
+from service.repository import RepositoryError
+from service.servicer import VAE_SERVICE, Servicer
+from service.session import SessionOptions, choose_provider, cpu_quota
+from service.settings import Settings, SettingsError, tls_files
+from service.sources import DirectorySource, Source
+from service.transport import TransportOptions
 from service.transport.choice import make_transport
+from service.wanted import WantedModels
 
-_INLINE_SECONDS = 0.001
+if TYPE_CHECKING:
+    from service.tracing import Tracing
+
 _LAST_SECONDS = 5.0
 
 
-def load_model(
-    version: ModelVersion,
-    options: SessionOptions,
-    batching: BatchingOptions,
-    metrics: Metrics,
-    transport: Transport,
-) -> Model:
-    """Loads every graph of version, warms up every bucket, and starts its batchers."""
-    batching = replace(batching, buckets=tuple(version.manifest.batch_buckets))
-    loaded: dict[bytes, tuple[Session, bool]] = {}  # one file may be several graphs
-    for graph in version.graphs.values():
-        if graph.content not in loaded:
-            loaded[graph.content] = _warm(graph, options, batching)
-    batchers: dict[str, Batcher] = {}
-    for kind, graph in version.graphs.items():
-        session, inline = loaded[graph.content]
-        batcher = Batcher(
-            session.giving(graph.output_names).run,
-            batching,
-            metrics.observer(version.name, kind),
-            wake=transport.when_idle if inline else None,
-            name=f"{version.name}-{kind}",
-        )
-        metrics.queue(version.name, kind, _queue_length(batcher))
-        batchers[kind] = batcher
-    return Model(version, batchers, options.provider)
-
-
-def _warm(graph: Graph, options: SessionOptions, batching: BatchingOptions) -> tuple[Session, bool]:
-    """A session that has run every bucket, and whether it is fast enough to run inline.
-
-    Inline it has one thread: for less than a millisecond of work others are not worth waking.
-    """
-    for threads in sorted({1, options.threads}):
-        session = Session(graph.content, graph.output_names, replace(options, threads=threads))
-        for bucket in batching.buckets:
-            inputs = {spec.name: spec.zeros(bucket) for spec in graph.inputs}
-            session.run(inputs)
-        inline = batching.max_queue_delay == 0 and _seconds(session, inputs) < _INLINE_SECONDS
-        if inline:
-            break
-    return session, inline
-
-
-def _seconds(session: Session, inputs: Arrays) -> float:
-    """The shortest of three runs."""
-    durations = []
-    for _ in range(3):
-        started = time.perf_counter()
-        session.run(inputs)
-        durations.append(time.perf_counter() - started)
-    return min(durations)
+def _make_tracing(settings: Settings) -> "Tracing | None":
+    """Its libraries are an extra, and are not even imported where nothing is traced."""
+    if not settings.trace_endpoint:
+        return None
+    try:
+        from service.tracing import Tracing
+    except ImportError as error:
+        raise SettingsError("--trace-endpoint needs the extra vae-serving[tracing]") from error
+    return Tracing(settings.trace_endpoint, settings.trace_ratio)
 
 
 def longest_drain(settings: Settings) -> float:
@@ -87,10 +58,28 @@ def longest_drain(settings: Settings) -> float:
     return settings.drain_delay + settings.drain_timeout + _LAST_SECONDS
 
 
+def make_source(settings: Settings) -> Source:
+    """Where the models are. Raises RepositoryError if that cannot be used."""
+    if "://" not in settings.repository:
+        return DirectorySource(Path(settings.repository))
+    if settings.cache is None:
+        raise RepositoryError(f"{settings.repository} needs --cache DIR, for local copies")
+    return ObjectSource(settings.repository, settings.cache)
+
+
+def batching_options(settings: Settings) -> BatchingOptions:
+    """The knobs of models without settings of their own."""
+    return BatchingOptions(
+        max_queue_delay=settings.max_queue_delay_ms / 1000,
+        max_queue_items=settings.max_queue_items,
+    )
+
+
 async def serve(settings: Settings, log: Logger) -> None:
     """Runs the service until SIGTERM or SIGINT, then drains it.
 
-    Health and metrics answer from the start; readiness comes when every model is loaded and warm.
+    Health and metrics answer from the start; readiness comes when every model is loaded and warm,
+    and stays whatever is loaded or fails to load later.
     Drain: readiness off, `drain_delay` seconds of normal service while load balancers notice, new
     requests refused, running ones finished within `drain_timeout` seconds.
     """
@@ -105,28 +94,57 @@ async def serve(settings: Settings, log: Logger) -> None:
     services = (VAE_SERVICE, MODEL_SERVICE, INFERENCE_SERVICE)
     health = Health(services)
     limits = Limits(max_request_items=settings.max_request_items)
-    batching = BatchingOptions(
-        max_queue_delay=settings.max_queue_delay_ms / 1000,
-        max_queue_items=settings.max_queue_items,
-    )
+    batching = batching_options(settings)
+    catalogue, observing = Catalogue(limits), Observing()
+    models_service = ModelServicer(limits)
+    inference = InferenceV2(limits, metrics.observer, lambda: health.ready)
+    publishers = (catalogue, models_service, inference)
     protocols = (
-        Servicer(limits),
-        ModelServicer(limits),
-        InferenceV2(limits, batching, metrics.observer, lambda: health.ready),
+        Servicer(catalogue, observing),
+        LatentServicer(catalogue, observing),
+        models_service,
+        inference,
     )
+    tracing = _make_tracing(settings)
     transport = await make_transport(
         settings.transport,
-        TransportOptions(settings.listen, settings.reuse_port, tls=tls_files(settings)),
+        TransportOptions(
+            settings.listen,
+            settings.reuse_port,
+            tls=tls_files(settings),
+            authorize=make_authorize(settings, log),
+            slow_seconds=settings.slow_request_seconds,
+        ),
         metrics,
         log,
     )
-    for protocol in (*protocols, health):
-        transport.add(protocol.methods())
+
+    def publish(models: Models) -> None:
+        for publisher in publishers:
+            publisher.publish(models)
+
+    explicit = settings.model_control == "explicit"
+    control = Control(
+        make_source(settings),
+        settings.version_policy,
+        loader(options, batching, metrics, transport, traced=tracing is not None),
+        publish,
+        metrics,
+        log,
+        () if explicit else None,
+    )
+    wanted = WantedModels(control, settings.wanted_file)
+    executor = ThreadPoolExecutor(1, "model-control")  # starts with the first load
+    load, unload = (wanted.load, wanted.unload) if explicit else (None, None)
+    repository = RepositoryV2(lambda: control.states, load, unload, executor)
+    for protocol in (*protocols, repository):
+        methods = protocol.methods()
+        transport.add(methods if tracing is None else tracing.traced(methods))
+    transport.add(health.methods())
     transport.add(reflection_methods((*services, HEALTH_SERVICE)))
     metrics_server, metrics_port = serve_metrics(
         settings.metrics_host, settings.metrics_port, metrics.registry
     )
-    models: list[Model] = []
 
     async def listen() -> None:
         await transport.start()
@@ -143,29 +161,34 @@ async def serve(settings: Settings, log: Logger) -> None:
     try:
         if not settings.reuse_port:
             await listen()
-        for version in await asyncio.to_thread(read_repository, settings.repository):
-            model = await _load(version, options, batching, metrics, transport, log)
-            models.append(model)  # one by one, so that a failure stops those before
-        published = Models(models)
-        for protocol in protocols:
-            protocol.publish(published)
+        await loop.run_in_executor(executor, load_first, settings, control, wanted)
         if settings.reuse_port:  # not before: the port's other processes take the calls
             await listen()
-        _spare_collector()
-        health.set_ready(True)
-        log.info("ready", models=len(models))
-        await stopping.wait()
+        while not stopping.is_set():
+            if not health.ready and not control.unserved():
+                _spare_collector()
+                health.set_ready(True)
+                log.info("ready", models=control.served)
+            period, follow = following(settings, control, wanted)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), period)
+                break
+            try:
+                await loop.run_in_executor(executor, follow)
+            except RepositoryError as error:  # what is served goes on
+                log.error("repository_unreadable", reason=str(error))
         log.info("draining", delay=settings.drain_delay, timeout=settings.drain_timeout)
         health.set_ready(False)
         await asyncio.sleep(settings.drain_delay)
         await transport.stop(settings.drain_timeout)
     finally:
         await transport.stop(0)
-        for model in models:
-            for batcher in model.batchers.values():
-                await asyncio.to_thread(batcher.stop)
+        await asyncio.to_thread(control.close)
+        executor.shutdown(wait=False, cancel_futures=True)
         metrics_server.shutdown()
         metrics_server.server_close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
     log.info("stopped")
 
 
@@ -177,29 +200,3 @@ def _spare_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-
-
-async def _load(
-    version: ModelVersion,
-    options: SessionOptions,
-    batching: BatchingOptions,
-    metrics: Metrics,
-    transport: Transport,
-    log: Logger,
-) -> Model:
-    started = time.monotonic()
-    model = await asyncio.to_thread(load_model, version, options, batching, metrics, transport)
-    seconds = time.monotonic() - started
-    metrics.model_loaded(version.name, version.version, version.digest, model.provider, seconds)
-    log.info(
-        "model_loaded",
-        model=model.resource,
-        provider=model.provider,
-        digest=version.digest,
-        seconds=round(seconds, 3),
-    )
-    return model
-
-
-def _queue_length(batcher: Batcher) -> Callable[[], float]:
-    return lambda: batcher.queued_items

@@ -1,66 +1,46 @@
 """RPC <-> domain: reads requests, checks their numbers, writes responses. No logic of its own."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from vae.v1 import tensor_pb2
 from vae.v1 import vae_service_pb2 as vae_pb
 
 from service import tensors
-from service.errors import InvalidRequest, ModelNotReady
-from service.model import Model, Models, Observations
+from service.catalogue import Catalogue, Served
+from service.errors import InvalidRequest
+from service.execution import Execution
+from service.model import Latents, Model
+from service.observations import Fields, Observing, check_encoding
 from service.sampling import MAX_INDEX, new_seed
 from service.streams import answer_in_order
 from service.transport import Call, Method, Response, Stream, StreamMethod
-from service.transport.spliced import Spliced
-from service.wire import tensor_field, within
+from service.transport.spliced import Buffer, Spliced
+from service.wire import execution_field, number_of, tensor_field, within
 
 VAE_SERVICE = vae_pb.DESCRIPTOR.services_by_name["VaeService"].full_name
-_SAMPLED = vae_pb.SampleResponse.DESCRIPTOR.fields_by_name["observations"].number
-_DECODED = vae_pb.DecodeResponse.DESCRIPTOR.fields_by_name["observations"].number
-_SAMPLE = vae_pb.SampleStreamResponse.DESCRIPTOR.fields_by_name["response"].number
-_DECODE = vae_pb.DecodeStreamResponse.DESCRIPTOR.fields_by_name["response"].number
-_ENCODINGS = {
-    vae_pb.OBSERVATION_ENCODING_UNSPECIFIED: False,
-    vae_pb.OBSERVATION_ENCODING_FLOAT32: False,
-    vae_pb.OBSERVATION_ENCODING_UINT8: True,
-}
+_SAMPLED: Final = Fields.of(vae_pb.SampleResponse)
+_SAMPLED_LATENTS: Final = number_of(vae_pb.SampleResponse, "latents")
+_SAMPLED_BY: Final = number_of(vae_pb.SampleResponse, "execution")
+_MEAN: Final = number_of(vae_pb.EncodeResponse, "mean")
+_LOG_VARIANCE: Final = number_of(vae_pb.EncodeResponse, "log_variance")
+_LATENTS: Final = number_of(vae_pb.EncodeResponse, "latents")
+_ENCODED_BY: Final = number_of(vae_pb.EncodeResponse, "execution")
+_DECODED: Final = Fields.of(vae_pb.DecodeResponse)
+_DECODED_BY: Final = number_of(vae_pb.DecodeResponse, "execution")
+_SAMPLE: Final = number_of(vae_pb.SampleStreamResponse, "response")
+_ENCODE: Final = number_of(vae_pb.EncodeStreamResponse, "response")
+_DECODE: Final = number_of(vae_pb.DecodeStreamResponse, "response")
 _MAX_TEMPERATURE = 1000.0  # far beyond any use, and noise times it is finite in float32
 
 
-@dataclass(frozen=True)
-class Limits:
-    """max_request_items: most items in one request. max_response_bytes: of a response's tensors."""
-
-    max_request_items: int = 4096
-    max_response_bytes: int = 48 * 2**20
-
-    def max_items(self, model: Model) -> int:
-        """Most items in one request: a Sample of 20 bytes must not be able to ask for gigabytes."""
-        observation, latent = math.prod(model.observation_shape), math.prod(model.latent_shape)
-        item = 4 * max(observation + latent, 3 * latent)  # Sample with latents; Encode with latents
-        return max(1, min(self.max_request_items, self.max_response_bytes // item))
-
-
 class Servicer:
-    """vae.v1.VaeService on a set of models."""
+    """vae.v1.VaeService's Sample, Encode and Decode, and their streams."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._published: Models | None = None
-        self._max_items: dict[Model, int] = {}
-
-    def publish(self, models: Models) -> None:
-        """Serves these models from now on; every RPC before is refused with ModelNotReady."""
-        self._max_items = {model: self._limits.max_items(model) for model in models.all}
-        self._published = models
-
-    @property
-    def _models(self) -> Models:
-        if self._published is None:
-            raise ModelNotReady("the models are still loading")
-        return self._published
+    def __init__(self, catalogue: Catalogue, observing: Observing) -> None:
+        self._catalogue = catalogue
+        self._observing = observing
 
     def methods(self) -> list[Method | StreamMethod]:
         """The methods of the service, for a transport."""
@@ -81,9 +61,9 @@ class Servicer:
 
     async def sample(self, request: vae_pb.SampleRequest, call: Call) -> Spliced:
         """Draws from the prior and decodes."""
-        model = self._models.get(request.model)
-        draw = _draw(request, self._max_items[model])
-        return await _sample(model, draw, request.sample_count, request.labels, call)
+        served = self._catalogue.get(request.model)
+        draw = _draw(request, served.model, served.max_items)
+        return await self._sample(served, draw, request.sample_count, request.labels, call)
 
     async def sample_stream(self, stream: Stream) -> None:
         """Draws from the prior and decodes, chunk by chunk; the client's reading sets the pace."""
@@ -91,17 +71,17 @@ class Servicer:
         if not isinstance(message, vae_pb.SampleStreamRequest):
             raise InvalidRequest("request", "expected one message")
         request = message.request
-        model = self._models.get(request.model)
-        most = self._max_items[model]
-        chunk = message.chunk_items or min(max(model.version.manifest.batch_buckets), most)
+        served = self._catalogue.get(request.model)
+        most, buckets = served.max_items, served.model.version.manifest.batch_buckets
+        chunk = message.chunk_items or min(max(buckets), most)
         if not 1 <= chunk <= most:
             raise InvalidRequest("chunk_items", f"expected 0 to {most}, not {chunk}")
-        draw = _draw(request, MAX_INDEX)
+        draw = _draw(request, served.model, MAX_INDEX)
         end = draw.start_index + request.sample_count
         for start in range(draw.start_index, end, chunk):
             count = min(chunk, end - start)
             part = replace(draw, start_index=start)
-            response = await _sample(model, part, count, request.labels, stream.call)
+            response = await self._sample(served, part, count, request.labels, stream.call)
             head = vae_pb.SampleStreamResponse(start_index=start).SerializeToString()
             await stream.send(within(_SAMPLE, head, response))
 
@@ -109,8 +89,7 @@ class Servicer:
         """Encodes one request after the other."""
 
         async def answer(message: vae_pb.EncodeStreamRequest) -> Response:
-            response = await self.encode(message.request, stream.call)
-            return vae_pb.EncodeStreamResponse(response=response)
+            return within(_ENCODE, b"", await self.encode(message.request, stream.call))
 
         await answer_in_order(stream, answer)
 
@@ -122,50 +101,61 @@ class Servicer:
 
         await answer_in_order(stream, answer)
 
-    async def encode(self, request: vae_pb.EncodeRequest, call: Call) -> vae_pb.EncodeResponse:
+    async def encode(self, request: vae_pb.EncodeRequest, call: Call) -> Spliced:
         """Computes posteriors."""
-        model = self._models.get(request.model)
-        observations = self._observations(request, model)
+        served = self._catalogue.get(request.model)
+        model = served.model
+        observations = await self._observing.read(request, model, served.max_items)
         if not request.include_latents:
             for name in ("seed", "start_index"):
                 if request.HasField(name):
                     raise InvalidRequest(name, "is only used with include_latents")
-        _check_index(request.start_index, len(observations))
+        check_index(request.start_index, len(observations))
         seed: int | None = None
         if request.include_latents:
             seed = request.seed if request.HasField("seed") else new_seed()
+        execution = Execution(call.deadline)
         posterior = await model.encode(
-            observations, seed, request.start_index, request.labels, call.deadline
+            observations, seed, request.start_index, request.labels, execution
         )
-        return vae_pb.EncodeResponse(
-            model=model.resource,
-            mean=tensors.from_array(posterior.mean),
-            log_variance=tensors.from_array(posterior.log_variance),
-            latents=None if posterior.latents is None else tensors.from_array(posterior.latents),
-            seed=seed,
-            latent_space=model.version.manifest.latent_space,
-        )
+        space = model.version.manifest.latent_space
+        head = vae_pb.EncodeResponse(model=model.resource, seed=seed, latent_space=space)
+        pieces: list[Buffer] = [head.SerializeToString(), *tensor_field(_MEAN, posterior.mean)]
+        pieces += tensor_field(_LOG_VARIANCE, posterior.log_variance)
+        if posterior.latents is not None:
+            pieces += tensor_field(_LATENTS, posterior.latents)
+        return Spliced((*pieces, execution_field(_ENCODED_BY, served.execution, execution)))
 
     async def decode(self, request: vae_pb.DecodeRequest, call: Call) -> Spliced:
         """Computes the means of the likelihood."""
-        model = self._models.get(request.model)
-        latents = tensors.to_array(
-            request.latents, "latents", model.latent_shape, self._max_items[model]
-        )
-        uint8 = _wants_uint8(request.observation_encoding)
+        served = self._catalogue.get(request.model)
+        model = served.model
+        latents = read_latents(request.latents, "latents", served)
+        uint8 = check_encoding(request.observation_encoding, model)
         space = request.latent_space if request.HasField("latent_space") else None
-        observations = await model.decode(latents, space, request.labels, call.deadline, uint8)
+        execution = Execution(call.deadline)
+        observations = await model.decode(latents, space, request.labels, execution, uint8)
         head = vae_pb.DecodeResponse(model=model.resource).SerializeToString()
-        return Spliced((head, *tensor_field(_DECODED, observations)))
+        written = await self._observing.write(_DECODED, observations, request.observation_encoding)
+        return Spliced((head, *written, execution_field(_DECODED_BY, served.execution, execution)))
 
-    def _observations(self, request: vae_pb.EncodeRequest, model: Model) -> Observations:
-        """The checked observations of a request."""
-        tensor, shape, most = request.observations, model.observation_shape, self._max_items[model]
-        if tensor.data_type == tensor_pb2.DATA_TYPE_UINT8:
-            return tensors.to_levels(tensor, "observations", shape, most)
-        observations = tensors.to_array(tensor, "observations", shape, most)
-        model.check_observations(observations)
-        return observations
+    async def _sample(
+        self, served: Served, draw: "_Draw", count: int, labels: Sequence[int], call: Call
+    ) -> Spliced:
+        model, execution = served.model, Execution(call.deadline)
+        observations, latents = await model.sample(
+            count, draw.seed, draw.start_index, draw.temperature, labels, execution, draw.uint8
+        )
+        response = vae_pb.SampleResponse(
+            model=model.resource,
+            seed=draw.seed,
+            latent_space=model.version.manifest.latent_space,
+        )
+        pieces: list[Buffer] = [response.SerializeToString()]
+        pieces += await self._observing.write(_SAMPLED, observations, draw.encoding)
+        if draw.include_latents:
+            pieces += tensor_field(_SAMPLED_LATENTS, latents)
+        return Spliced((*pieces, execution_field(_SAMPLED_BY, served.execution, execution)))
 
 
 @dataclass(frozen=True)
@@ -176,10 +166,11 @@ class _Draw:
     start_index: int
     temperature: float
     include_latents: bool
+    encoding: int
     uint8: bool
 
 
-def _draw(request: vae_pb.SampleRequest, most: int) -> _Draw:
+def _draw(request: vae_pb.SampleRequest, model: Model, most: int) -> _Draw:
     """The checked draw of a request for at most that many samples."""
     count = request.sample_count
     if not 1 <= count <= most:
@@ -187,37 +178,25 @@ def _draw(request: vae_pb.SampleRequest, most: int) -> _Draw:
     temperature = request.temperature if request.HasField("temperature") else 1.0
     if not 0 <= temperature <= _MAX_TEMPERATURE:  # NaN is not either
         raise InvalidRequest("temperature", f"expected a number from 0 to {_MAX_TEMPERATURE:g}")
-    _check_index(request.start_index, count)
-    uint8 = _wants_uint8(request.observation_encoding)
+    check_index(request.start_index, count)
+    encoding = request.observation_encoding
+    uint8 = check_encoding(encoding, model)
     seed = request.seed if request.HasField("seed") else new_seed()
-    return _Draw(seed, request.start_index, temperature, request.include_latents, uint8)
+    latents = request.include_latents
+    return _Draw(seed, request.start_index, temperature, latents, encoding, uint8)
 
 
-async def _sample(
-    model: Model, draw: _Draw, count: int, labels: Sequence[int], call: Call
-) -> Spliced:
-    observations, latents = await model.sample(
-        count, draw.seed, draw.start_index, draw.temperature, labels, call.deadline, draw.uint8
-    )
-    response = vae_pb.SampleResponse(
-        model=model.resource,
-        latents=tensors.from_array(latents) if draw.include_latents else None,
-        seed=draw.seed,
-        latent_space=model.version.manifest.latent_space,
-    )
-    return Spliced((response.SerializeToString(), *tensor_field(_SAMPLED, observations)))
-
-
-def _check_index(start_index: int, count: int) -> None:
+def check_index(start_index: int, count: int) -> None:
+    """Raises InvalidRequest if the items reach beyond a seed's sequence."""
     if start_index + count > MAX_INDEX:
         raise InvalidRequest("start_index", f"expected at most {MAX_INDEX - count}")
 
 
-def _wants_uint8(encoding: vae_pb.ObservationEncoding.ValueType) -> bool:
-    try:
-        return _ENCODINGS[encoding]
-    except KeyError:
-        raise InvalidRequest(
-            "observation_encoding",
-            "expected OBSERVATION_ENCODING_FLOAT32 or OBSERVATION_ENCODING_UINT8",
-        ) from None
+def read_latents(tensor: tensor_pb2.Tensor, field: str, served: Served) -> Latents:
+    """The checked latents [items, ...] of a request: numbers, or codes of a model that has them."""
+    model = served.model
+    if not model.code_count:
+        return tensors.to_array(tensor, field, model.latent_shape, served.max_items)
+    codes = tensors.to_codes(tensor, field, model.latent_shape, served.max_items)
+    model.check_codes(codes, f"{field}.data")
+    return codes

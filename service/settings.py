@@ -9,8 +9,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.transport.tls import TlsFiles, check_files
+from service.version_policy import DESCRIPTION, PATTERN
 
 _PREFIX = "VAE_"
+Action = Literal["serve", "check", "print-config"]
 
 
 class SettingsError(ValueError):
@@ -22,7 +24,25 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    repository: Path = Field(description="directory with model versions")
+    repository: str = Field(
+        min_length=1, description="directory with model versions, or s3://..., gs://..."
+    )
+    cache: Path | None = Field(None, description="directory for copies of a remote repository")
+    version_policy: str = Field("latest 1", pattern=PATTERN, description=DESCRIPTION)
+    model_control: Literal["none", "poll", "explicit"] = Field(
+        "none",
+        description="none: what is there at the start; poll: what is there; explicit: what "
+        "RepositoryModelLoad asks for",
+    )
+    repository_poll_seconds: float = Field(
+        15.0, ge=0.1, le=86400, description="seconds between looks at the repository, under poll"
+    )
+    load_models: str = Field(
+        "", description="names to load at the start, under explicit, as in a,b"
+    )
+    wanted_file: Path | None = Field(
+        None, description="keeps what explicit control was asked for, for the next start"
+    )
     listen: str = Field("[::]:8500", pattern=r"^.+:\d{1,5}$", description="gRPC address, HOST:PORT")
     metrics_port: int = Field(
         9090, ge=0, le=65535, description="port of /metrics; 0 takes a free one"
@@ -44,6 +64,27 @@ class Settings(BaseModel):
     tls_client_ca: Path | None = Field(
         None, description="PEM file; clients must show a certificate that it signed"
     )
+    tokens: Path | None = Field(
+        None, description="TOML file of hashed bearer tokens; callers must show one"
+    )
+    jwt_keys: Path | None = Field(
+        None, description="JWKS file; callers may show a JWT that one of its keys signed"
+    )
+    jwt_issuer: str = Field("", description="iss that a JWT must have")
+    jwt_audience: str = Field("", description="aud that a JWT must have")
+    jwt_rights_claim: str = Field("scope", description="claim of a JWT that names its rights")
+    jwt_leeway: float = Field(30.0, ge=0, le=600, description="seconds that clocks may differ")
+    trace_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://.+)?$",
+        description="URL that takes OTLP traces over HTTP, as http://HOST:4318/v1/traces",
+    )
+    trace_ratio: float = Field(
+        0.01, ge=0, le=1, description="share of the traces to record that a caller has not begun"
+    )
+    slow_request_seconds: float = Field(
+        5.0, gt=0, description="unary calls that take longer are logged"
+    )
     threads: int = Field(0, ge=0, description="threads of one session; 0 takes the CPU quota")
     max_queue_delay_ms: float = Field(
         0.0, ge=0, le=1000, description="longest wait for a fuller batch"
@@ -57,20 +98,18 @@ class Settings(BaseModel):
     )
 
 
+def read_action(arguments: Sequence[str]) -> Action:
+    """What to do with the settings. Exits as argparse does on a bad option."""
+    given = _parser().parse_args(arguments)
+    return "print-config" if given.print_config else "check" if given.check else "serve"
+
+
 def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """The settings of a command line and an environment.
 
     Raises SettingsError that names the setting and what was expected. Exits as argparse does on a
     bad option.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m service",
-        description="Serves the models of a repository over gRPC. Every option can also be given "
-        "as a variable, for example VAE_METRICS_PORT.",
-    )
-    for name, field in Settings.model_fields.items():
-        default = "" if field.is_required() else f" (default {field.default})"
-        parser.add_argument(f"--{name.replace('_', '-')}", help=f"{field.description}{default}")
     values: dict[str, str] = {}
     for variable, value in environment.items():
         if variable.startswith(_PREFIX):
@@ -80,8 +119,8 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
             values[name] = value
     given = {
         name: value
-        for name, value in vars(parser.parse_args(arguments)).items()
-        if value is not None
+        for name, value in vars(_parser().parse_args(arguments)).items()
+        if name in Settings.model_fields and value is not None
     }
     try:
         return Settings.model_validate(values | given)
@@ -89,6 +128,25 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         first = error.errors()[0]
         option = f"--{first['loc'][0]}: ".replace("_", "-") if first["loc"] else ""
         raise SettingsError(f"{option}{first['msg']}") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        description="Serves the models of a repository over gRPC. Every option can also be given "
+        "as a variable, for example VAE_METRICS_PORT.",
+    )
+    actions = parser.add_mutually_exclusive_group()
+    actions.add_argument(
+        "--check", action="store_true", help="load everything, print how that went, and end"
+    )
+    actions.add_argument(
+        "--print-config", action="store_true", help="print the settings as JSON, and end"
+    )
+    for name, field in Settings.model_fields.items():
+        default = "" if field.is_required() else f" (default {field.default})"
+        parser.add_argument(f"--{name.replace('_', '-')}", help=f"{field.description}{default}")
+    return parser
 
 
 def tls_files(settings: Settings) -> TlsFiles | None:

@@ -15,8 +15,13 @@ _TABLE: Final[dict[type[errors.ServiceError], tuple[grpc.StatusCode, str]]] = {
     errors.InvalidRequest: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
     errors.ModelNotFound: (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
     errors.HealthUnknown: (grpc.StatusCode.NOT_FOUND, "SERVICE_NOT_FOUND"),
+    errors.Unauthenticated: (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID"),
+    errors.PermissionDenied: (grpc.StatusCode.PERMISSION_DENIED, "RIGHT_MISSING"),
     errors.ModelNotReady: (grpc.StatusCode.UNAVAILABLE, "MODEL_NOT_READY"),
+    errors.ModelControlOff: (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_CONTROL_OFF"),
+    errors.LoadFailed: (grpc.StatusCode.FAILED_PRECONDITION, "LOAD_FAILED"),
     errors.LatentSpaceMismatch: (grpc.StatusCode.FAILED_PRECONDITION, "LATENT_SPACE_MISMATCH"),
+    errors.NotOffered: (grpc.StatusCode.FAILED_PRECONDITION, "NOT_OFFERED"),
     # Not UNAVAILABLE: clients retry that by themselves and would turn overload into a storm.
     errors.QueueFull: (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     errors.Cancelled: (grpc.StatusCode.CANCELLED, "CANCELLED"),
@@ -30,6 +35,7 @@ def status_of(error: errors.ServiceError) -> tuple[grpc.StatusCode, str, bytes]:
     """Code, text and the serialized google.rpc.Status for the trailing metadata."""
     code, reason = _TABLE[type(error)]
     details: list[message.Message] = []
+    metadata: dict[str, str] = {}
     if isinstance(error, errors.InvalidRequest):
         if error.field.split(".")[0] in ("observations", "latents", "noise"):
             reason = "INVALID_TENSOR"
@@ -37,11 +43,15 @@ def status_of(error: errors.ServiceError) -> tuple[grpc.StatusCode, str, bytes]:
             field=error.field, description=error.description
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    elif isinstance(error, errors.Unauthenticated):
+        reason = error.reason
+    elif isinstance(error, errors.PermissionDenied):
+        metadata["right"] = error.right
     elif (seconds := _retry_seconds(error)) is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(round(seconds * 1e9))
         details.append(retry)
-    details.insert(0, error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
+    details.insert(0, error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))
     status = status_pb2.Status(code=code.value[0], message=str(error))
     for detail in details:
         packed = any_pb2.Any()

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from service.completion import Completion, Task
 from service.errors import ServiceError
+from service.spans import inherited
 from service.transport import Response, Stream
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ async def answer_in_order(
 def _begin(coroutine: Coroutine[Completion[Any], None, T]) -> Completion[T]:
     """Runs a coroutine beside its caller."""
     completion: Completion[T] = Completion()
-    Task(coroutine, completion.settle).step()
+    Task(inherited(coroutine), completion.settle).step()
     return completion
 
 

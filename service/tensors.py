@@ -14,10 +14,12 @@ DTYPES: Final[dict[tensor_pb2.DataType.ValueType, np.dtype[Any]]] = {
     tensor_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
     tensor_pb2.DATA_TYPE_UINT8: np.dtype("u1"),
     tensor_pb2.DATA_TYPE_INT64: np.dtype("<i8"),
+    tensor_pb2.DATA_TYPE_FLOAT16: np.dtype("<f2"),
 }
 DATA_TYPES: Final = {dtype: data_type for data_type, dtype in DTYPES.items()}
 _FLOAT32: Final = np.dtype("<f4")
 _UINT8: Final = np.dtype("u1")
+_INT64: Final = np.dtype("<i8")
 
 
 def to_array(
@@ -50,6 +52,20 @@ def to_levels(
     shape = tuple(tensor.shape)
     check_shape(shape, field, item_shape, max_items)
     return view(tensor.data, field, shape, _UINT8)
+
+
+def to_codes(
+    tensor: tensor_pb2.Tensor,
+    field: str,
+    item_shape: tuple[int, ...],
+    max_items: int,
+) -> NDArray[np.int64]:
+    """As to_array, for a tensor of int64, whose values are not looked at."""
+    if tensor.data_type != tensor_pb2.DATA_TYPE_INT64:
+        raise InvalidRequest(f"{field}.data_type", "expected DATA_TYPE_INT64")
+    shape = tuple(tensor.shape)
+    check_shape(shape, field, item_shape, max_items)
+    return view(tensor.data, field, shape, _INT64)
 
 
 def check_shape(
@@ -85,8 +101,8 @@ def check_finite(array: NDArray[np.float32], field: str) -> None:
         raise InvalidRequest(f"{field}.data", "expected finite values, found NaN or infinity")
 
 
-def from_array(array: NDArray[np.float32] | NDArray[np.uint8]) -> tensor_pb2.Tensor:
-    """The tensor of a float32 or uint8 array; its bytes are copied once."""
+def from_array(array: NDArray[np.generic]) -> tensor_pb2.Tensor:
+    """The tensor of a float32, uint8 or int64 array; its bytes are copied once."""
     return tensor_pb2.Tensor(
         data_type=DATA_TYPES[array.dtype], shape=array.shape, data=array.tobytes()
     )

@@ -6,18 +6,29 @@ message (https://protobuf.dev/programming-guides/encoding), so the small fields 
 ever and an array is put behind them.
 """
 
+import struct
 from functools import lru_cache
 from typing import Final
 
 import numpy as np
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 from vae.v1 import tensor_pb2
 
+from service.execution import Execution
 from service.tensors import DATA_TYPES
 from service.transport.spliced import Buffer, Spliced
 
 _LENGTH_DELIMITED: Final = 2
+# Tags and values of vae.v1.Execution's queue_seconds (2) and compute_seconds (3), doubles, and the
+# tag of batch_size (4).
+_EXECUTION: Final = struct.Struct("<BdBdB")
 _DATA: Final = tensor_pb2.Tensor.DESCRIPTOR.fields_by_name["data"].number
+
+
+def number_of(message: type[Message], field: str) -> int:
+    """The number of a field of a message."""
+    return message.DESCRIPTOR.fields_by_name[field].number
 
 
 def within(field: int, head: bytes, message: Spliced) -> Spliced:
@@ -33,6 +44,15 @@ def tensor_field(field: int, array: NDArray[np.generic]) -> tuple[Buffer, ...]:
 def bytes_field(field: int, array: NDArray[np.generic]) -> tuple[Buffer, ...]:
     """The pieces of a bytes field that holds the elements of an array."""
     return (length_delimited(field, array.nbytes), np.ascontiguousarray(array))
+
+
+def execution_field(field: int, constant: bytes, execution: Execution) -> bytes:
+    """A field that holds a vae.v1.Execution; constant: its serialized provider and
+    reproducibility."""
+    measured = _EXECUTION.pack(
+        0x11, execution.queue_seconds, 0x19, execution.compute_seconds, 0x20
+    ) + _varint(execution.batch_items)
+    return length_delimited(field, len(constant) + len(measured)) + constant + measured
 
 
 def length_delimited(field: int, size: int) -> bytes:

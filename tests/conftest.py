@@ -1,9 +1,16 @@
 """What the tests of several packages start from: one fitted run and its model repository."""
 
 import os
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.families import Families
+    from tests.object_store import ObjectStore
 
 # Before torch is imported: on models this small its threads only wait for each other, and on a
 # machine that is busy with something else for a hundred times longer than they compute.
@@ -29,3 +36,28 @@ def digits_repository(digits_run: Path, tmp_path_factory: pytest.TempPathFactory
     arguments = [str(digits_run), "--repository", str(repository), "--name", "digits"]
     assert main(arguments) == 0
     return repository
+
+
+@pytest.fixture(scope="session")
+def object_store() -> "Iterator[ObjectStore]":
+    """An S3-compatible object store on loopback, one for all tests."""
+    from tests.object_store import running_object_store  # brings a web framework
+
+    with running_object_store() as store:
+        yield store
+
+
+@pytest.fixture
+def bucket(object_store: "ObjectStore", monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty bucket, which this process and its children can reach."""
+    for variable, value in object_store.environment.items():
+        monkeypatch.setenv(variable, value)
+    return object_store.make_bucket(f"models-{secrets.token_hex(8)}")
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory: pytest.TempPathFactory) -> "Families":
+    """A tiny model of each family, its run and its version. Read them."""
+    from tests.families import Families  # brings torch, see above
+
+    return Families(tmp_path_factory.mktemp("families"))

@@ -22,6 +22,7 @@ from training.fit import choose_device, fit
 from training.journal import read_description
 from training.pictures import draw_pictures
 from training.presets import presets, smoke
+from training.progress import progress_bar
 from training.report import FILE_NAME
 from training.report.run import read_history, report
 
@@ -153,7 +154,8 @@ def _resume(options: argparse.Namespace) -> None:
 
 
 def _run(path: Path, config: FitConfig, dataset: Dataset, resume: bool, minutes: float) -> None:
-    fitted = fit(config, dataset, _say, path, resume=resume, minutes=minutes)
+    with progress_bar() as watch:
+        fitted = fit(config, dataset, _say, path, resume=resume, minutes=minutes, watch=watch)
     if process_index() > 0:
         return
     evaluation = evaluate(fitted.model, dataset)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,9 +21,8 @@ from training.latent_statistics import (
     mismatch,
 )
 from training.likelihoods import binarize, bits_per_dim
-from training.model import Gaussian, Model
+from training.model import Costly, Gaussian, Model, Quantized
 
-_COSTLY = {"ladder", "autoregressive"}
 IMPORTANCE_SAMPLES = 500
 IMPORTANCE_ITEMS = 1000
 _BOUNDS = (1, 5, 50, 500)
@@ -31,15 +30,6 @@ SEED = 20140501
 _CHUNK = 1000
 _DRAWN_ITEMS = 10_000
 _DRAWN_LATENTS = 2000
-
-
-@runtime_checkable
-class Quantized(Protocol):
-    """A model whose latents are codes from a codebook."""
-
-    @property
-    def code_count(self) -> int: ...
-    def codes(self, observations: Tensor, label: Tensor | None) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -70,10 +60,10 @@ class Effort:
 
 
 def effort_for(model: Model) -> Effort:
-    """What takes seconds to a minute: fewer draws where each runs many convolutions."""
-    return (
-        Effort(importance_samples=20, importance_items=200) if model.family in _COSTLY else Effort()
-    )
+    """What takes seconds to a minute."""
+    if isinstance(model, Costly):
+        return Effort(None, model.importance_samples, model.importance_items)
+    return Effort()
 
 
 @dataclass(frozen=True)
@@ -141,17 +131,20 @@ def evaluate_items(
     effort = effort or effort_for(model)
     terms = mean_terms(model, items, generator, effort.draws)
     values: dict[str, Any] = {"distortion": terms.distortion, "items": len(items.observations)}
-    if is_bound(model):
+    if model.bounds_likelihood:
         negative_elbo = terms.rate + terms.distortion
-        values |= {"elbo": -negative_elbo, "rate": terms.rate, "rate_by_unit": terms.rate_by_unit}
-        values["active_units_by_rate"] = active_units_by_rate(torch.tensor([terms.rate_by_unit]))
+        values |= {"elbo": -negative_elbo, "rate": terms.rate}
+        if not isinstance(model, Quantized):  # whose one rate is that of all codes
+            values["rate_by_unit"] = terms.rate_by_unit
+            by_unit = torch.tensor([terms.rate_by_unit])
+            values["active_units_by_rate"] = active_units_by_rate(by_unit)
         if bits is not None:
             values["bits_per_dim"] = bits(negative_elbo)
     values |= _reconstruction(model, items)
     if isinstance(model, Quantized):
         values |= _codes(model, items)
     else:
-        if is_bound(model) and effort.importance_samples:
+        if model.bounds_likelihood and effort.importance_samples:
             values |= _bounds(model, items, generator, effort)
         values |= _latents(model, items, generator)
     if classify is not None and model.label_count is not None:
@@ -163,11 +156,6 @@ def evaluate_items(
         shares = label_agreement(sample, classify, model.label_count)
         values["label_agreement"] = shares.mean().item()
     return Evaluation(**values)
-
-
-def is_bound(model: Model) -> bool:
-    """Whether -(rate + distortion) bounds a log-likelihood: not for a plain autoencoder."""
-    return model.family != "autoencoder"
 
 
 @torch.no_grad()
@@ -265,7 +253,7 @@ def _latents(model: Model, items: Items, generator: torch.Generator) -> dict[str
 
 def _has_standard_prior(model: Model, items: Items) -> bool:
     """Whether the posteriors are normal and the prior of each of the items is N(0, 1)."""
-    if not is_bound(model) or not isinstance(model, Gaussian):
+    if not model.bounds_likelihood or not isinstance(model, Gaussian):
         return False
     return not any(parameter.any() for parameter in model.prior(_label(model, items)))
 

@@ -23,6 +23,7 @@ from training.loop import Loop
 from training.model import Model, Prepared, StartsAtMean
 from training.models import build_model
 from training.objectives import check_objective
+from training.progress import Watch
 from training.state import initial_state
 
 
@@ -61,12 +62,13 @@ def fit(
     *,
     resume: bool = False,
     minutes: float = math.inf,
+    watch: Watch | None = None,
 ) -> Fitted:
     """Fit with Adam; the same seed gives the same weights on the CPU, also after interruptions.
 
     With a `directory` the state is saved there, at the end of an epoch at most once a minute;
     `resume` goes on from it. A signal, or `minutes` that have passed, ends the fit after its step.
-    `report` receives at most about 20 progress lines.
+    `report` receives at most about 20 progress lines, `watch` every step.
 
     Raises InterruptedFit if it was to stop, KeyboardInterrupt if nothing could be saved,
     TrainingError if the loss stays not finite, and RunError if the directory is at fault.
@@ -92,7 +94,7 @@ def fit(
         journal, history = continue_journal(directory, config, state)
     elif directory is not None:
         journal = begin_journal(directory, config, dataset)
-    loop = Loop(config, dataset, batches, state, journal, history, report, device)
+    loop = Loop(config, dataset, batches, state, journal, history, report, device, watch)
     try:
         with stop_wishes() as wish:
             loop.run(wish, time.monotonic() + 60 * minutes)

@@ -85,9 +85,19 @@ class Gaussian(nn.Module):
         return torch.sigmoid(parameters.float()) if self.bounded else parameters.float()
 
     def initialize(self, output: Output, mean_observation: Tensor) -> None:
-        """Start the bias of the last layer at the mean [C, H, W] of the data."""
+        """Start the bias of the last layer at the mean [C, H, W] of the data.
+
+        A learned standard deviation of pixels starts at the largest that such means allow (Bhatia
+        & Davis 2000): from 1 it would take thousands of steps at a usual learning rate, and the
+        rate would weigh too much for as long.
+        """
         link = _mean_logits if self.bounded else _means
         _bias(output).copy_(link(output, mean_observation))
+        if self.kind == "learned" and self.bounded:
+            means = mean_observation.clamp(0.01, 0.99)
+            variance = (means * (1 - means)).mean()
+            above = 0.5 * variance.log() - self.minimum_log_std
+            self.raw_log_std.copy_(above.expm1().log() + self.minimum_log_std)
 
     def log_std(self) -> Tensor:
         """Natural logarithm of the standard deviation, a scalar tensor."""

@@ -19,8 +19,9 @@ from training.errors import InterruptedFit, TrainingError
 from training.evaluate import SEED, mean_terms, test_items
 from training.interruption import Wish
 from training.journal import EpochMetrics, Journal
-from training.model import Model, Terms
+from training.model import DrawsMore, Model, Terms
 from training.objectives import kl_weight, loss
+from training.progress import Standing, Watch
 from training.state import FitState
 from training.updates import update
 
@@ -42,6 +43,7 @@ class Loop:
     history: list[EpochMetrics]
     report: Callable[[str], None]
     device: str
+    watch: Watch | None = None
 
     def __post_init__(self) -> None:
         self.per_epoch = math.ceil(len(self.batches) / self.config.batch_size)
@@ -69,6 +71,8 @@ class Loop:
             if finite and good is not None:
                 self.good = good
             counters.seconds = time.perf_counter() - self.started
+            if self.watch is not None and counters.sums[-1]:
+                self.watch(self._standing(epoch + 1, done / (time.perf_counter() - began)))
             at_end = counters.step % self.per_epoch == 0
             sound = failures < min(_PATIENCE, self.per_epoch)
             if sound and at_end:
@@ -106,10 +110,24 @@ class Loop:
         """Of this process's items: [N, *noise_shape], with the draws in front if there are any."""
         model, generator = cast("Model", self.state.model), self.state.generator
         draws = self.config.objective.samples if self.config.objective.name == "importance" else 0
-        shape = (count, *([draws] if draws else []), *model.noise_shape)
+        item = model.training_noise_shape if isinstance(model, DrawsMore) else model.noise_shape
+        shape = (count, *([draws] if draws else []), *item)
         noise = torch.randn(shape, generator=generator, device=self.device)
         rows = own_rows(noise)
         return rows.transpose(0, 1) if draws else rows
+
+    def _standing(self, epoch: int, rate_of_items: float) -> Standing:
+        counters = self.state.counters
+        rate, distortion, count = counters.sums
+        return Standing(
+            counters.step,
+            self.steps,
+            epoch,
+            self.config.epochs,
+            rate / count,
+            distortion / count,
+            rate_of_items,
+        )
 
     def _end_epoch(self, epoch: int, rate_of_items: float) -> bool:
         """Note the epoch; whether all its numbers are finite."""

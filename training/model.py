@@ -4,6 +4,7 @@ Noise comes in as a tensor, so training, export and service share one code path,
 function of its seed. Shapes inside are constants except the first, which is traced as dynamic.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -40,14 +41,39 @@ class Terms(NamedTuple):
     auxiliary: Tensor
 
 
+@dataclass(frozen=True)
+class LatentGroup:
+    """Where a group lies in flat latents: `size` numbers from `offset` on, as (C, H, W)."""
+
+    name: str
+    shape: tuple[int, int, int]
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """How many latents it has."""
+        return math.prod(self.shape)
+
+    def of(self, flat: Tensor) -> Tensor:
+        """Its part [N, *shape] of latents or noise [N, L]."""
+        return flat[:, self.offset : self.offset + self.size].reshape(-1, *self.shape)
+
+
 class Model(Protocol):
-    """A module with these attributes and methods; `label` is [N] int64, None without labels."""
+    """A module with these attributes and methods; `label` is [N] int64, None without labels.
+
+    Latents are float32; or, of a model that is `Quantized`, int64. `standard_prior` says that the
+    prior is N(0, 1), which makes `sample_prior` the identity; `bounds_likelihood` that
+    rate + distortion bounds -ln p(x).
+    """
 
     family: str
     likelihood_name: str
     observation_shape: tuple[int, int, int]
     noise_shape: tuple[int, ...]
     latent_shape: tuple[int, ...]
+    standard_prior: bool
+    bounds_likelihood: bool
     training: bool
 
     @property
@@ -91,11 +117,53 @@ class Gaussian(Protocol):
 
 
 @runtime_checkable
+class Quantized(Protocol):
+    """A model whose latents are codes from a codebook, 0 to `code_count` - 1."""
+
+    @property
+    def code_count(self) -> int: ...
+    def codes(self, observations: Tensor, label: Tensor | None) -> Tensor: ...
+
+
+@runtime_checkable
+class Hierarchical(Protocol):
+    """A model whose flat latents have parts, from the top of the hierarchy on."""
+
+    groups: tuple[LatentGroup, ...]
+
+
+@runtime_checkable
 class Prepared(Protocol):
     """A model that needs its data before the first step."""
 
     def prepare(self, dataset: Any, seed: int) -> None:
         """Set what is not fitted with the rest; `dataset` is a `training.data.Dataset`."""
+
+
+@runtime_checkable
+class DrawsMore(Protocol):
+    """A model that a fit gives more noise than its latents take, such as for what it hides."""
+
+    training_noise_shape: tuple[int, ...]  # instead of noise_shape, for `elbo_terms`
+
+
+@runtime_checkable
+class Costly(Protocol):
+    """A model whose draws run many convolutions: its log-likelihood gets few of them.
+
+    Unless the caller says how many: so many samples for each of the first so many items.
+    """
+
+    importance_samples: int
+    importance_items: int
+
+
+@runtime_checkable
+class DrawsPixels(Protocol):
+    """A model whose pixels depend on one another, so that a mean says little of a draw."""
+
+    def draw(self, latents: Tensor, noise: Tensor) -> Tensor:
+        """Observations [N, 1, H, W] drawn from p(x given z) by logistic noise [N, H, W]."""
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ from vae_client.errors import VaeError
 _TRIES = 3
 Float32 = NDArray[np.float32]
 Observations = NDArray[Any]  # float32, or uint8 where it was asked for
+Latents = NDArray[Any]  # float32, or int64 of a model whose latents are codes
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Samples:
     """
 
     observations: Observations
-    latents: Float32 | None
+    latents: Latents | None
     seed: int
     latent_space: str
     model: str
@@ -34,12 +35,13 @@ class Samples:
 class Posterior:
     """Mean and log_variance of q(z given x), [items, ...] each; on request one draw for each item.
 
+    Of codes, the mean is what they are nearest to, and the log_variance means nothing.
     seed: of that draw. latent_space: pass it on to `decode`. model: the version that answered.
     """
 
     mean: Float32
     log_variance: Float32
-    latents: Float32 | None
+    latents: Latents | None
     seed: int | None
     latent_space: str
     model: str
@@ -120,7 +122,7 @@ def samples(response: vae_service_pb2.SampleResponse) -> Samples:
     """The answer to `sample_request`."""
     return Samples(
         observations=to_pixels(response.observations),
-        latents=to_array(response.latents) if response.HasField("latents") else None,
+        latents=from_latents(response.latents) if response.HasField("latents") else None,
         seed=response.seed,
         latent_space=response.latent_space,
         model=response.model,
@@ -152,7 +154,7 @@ def posterior(response: vae_service_pb2.EncodeResponse) -> Posterior:
     return Posterior(
         mean=to_array(response.mean),
         log_variance=to_array(response.log_variance),
-        latents=to_array(response.latents) if response.HasField("latents") else None,
+        latents=from_latents(response.latents) if response.HasField("latents") else None,
         seed=response.seed if response.HasField("seed") else None,
         latent_space=response.latent_space,
         model=response.model,
@@ -170,7 +172,7 @@ def decode_request(
     """The request of `VaeClient.decode`."""
     return vae_service_pb2.DecodeRequest(
         model=resource(model),
-        latents=to_tensor(latents, "latents"),
+        latents=to_latents(latents),
         latent_space=latent_space,
         labels=labels,
         observation_encoding=_encoding(uint8),
@@ -218,6 +220,17 @@ def to_observations(values: ArrayLike) -> tensor_pb2.Tensor:
     )
 
 
+def to_latents(values: ArrayLike) -> tensor_pb2.Tensor:
+    """An int64 tensor of signed integers, which are codes; else float32."""
+    array = np.asarray(values)
+    if not np.issubdtype(array.dtype, np.signedinteger):
+        return to_tensor(array, "latents")
+    data = np.ascontiguousarray(array, "<i8")
+    return tensor_pb2.Tensor(
+        data_type=tensor_pb2.DATA_TYPE_INT64, shape=array.shape, data=data.tobytes()
+    )
+
+
 def to_tensor(values: ArrayLike, name: str) -> tensor_pb2.Tensor:
     """A float32 tensor of floating-point values.
 
@@ -238,6 +251,13 @@ def to_pixels(tensor: tensor_pb2.Tensor) -> Observations:
     """As to_array, for observations, which may be uint8."""
     if tensor.data_type == tensor_pb2.DATA_TYPE_UINT8:
         return np.frombuffer(tensor.data, np.uint8).reshape(tuple(tensor.shape))
+    return to_array(tensor)
+
+
+def from_latents(tensor: tensor_pb2.Tensor) -> Latents:
+    """As to_array, for latents, which may be codes of int64."""
+    if tensor.data_type == tensor_pb2.DATA_TYPE_INT64:
+        return np.frombuffer(tensor.data, "<i8").reshape(tuple(tensor.shape))
     return to_array(tensor)
 
 

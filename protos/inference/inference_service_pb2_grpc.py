@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class GRPCInferenceServiceStub:
     """Inference on the graphs of a served variational autoencoder, each a model of this protocol: "NAME.encoder",
-    "NAME.decoder" and, where the version has one, "NAME.prior".
+    "NAME.decoder" and, where the version has them, "NAME.prior" and "NAME.scorer". Where observations may be uint8, the
+    encoder, the decoder and the scorer are there with "_uint8" behind, too.
 
     A failed call carries the same codes and google.rpc details as one of vae.v1.
     """
@@ -78,11 +79,27 @@ class GRPCInferenceServiceStub:
                 request_serializer=inference_dot_inference__service__pb2.ModelStatisticsRequest.SerializeToString,
                 response_deserializer=inference_dot_inference__service__pb2.ModelStatisticsResponse.FromString,
                 _registered_method=True)
+        self.RepositoryIndex = channel.unary_unary(
+                '/inference.GRPCInferenceService/RepositoryIndex',
+                request_serializer=inference_dot_inference__service__pb2.RepositoryIndexRequest.SerializeToString,
+                response_deserializer=inference_dot_inference__service__pb2.RepositoryIndexResponse.FromString,
+                _registered_method=True)
+        self.RepositoryModelLoad = channel.unary_unary(
+                '/inference.GRPCInferenceService/RepositoryModelLoad',
+                request_serializer=inference_dot_inference__service__pb2.RepositoryModelLoadRequest.SerializeToString,
+                response_deserializer=inference_dot_inference__service__pb2.RepositoryModelLoadResponse.FromString,
+                _registered_method=True)
+        self.RepositoryModelUnload = channel.unary_unary(
+                '/inference.GRPCInferenceService/RepositoryModelUnload',
+                request_serializer=inference_dot_inference__service__pb2.RepositoryModelUnloadRequest.SerializeToString,
+                response_deserializer=inference_dot_inference__service__pb2.RepositoryModelUnloadResponse.FromString,
+                _registered_method=True)
 
 
 class GRPCInferenceServiceServicer:
     """Inference on the graphs of a served variational autoencoder, each a model of this protocol: "NAME.encoder",
-    "NAME.decoder" and, where the version has one, "NAME.prior".
+    "NAME.decoder" and, where the version has them, "NAME.prior" and "NAME.scorer". Where observations may be uint8, the
+    encoder, the decoder and the scorer are there with "_uint8" behind, too.
 
     A failed call carries the same codes and google.rpc details as one of vae.v1.
     """
@@ -143,6 +160,28 @@ class GRPCInferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RepositoryIndex(self, request, context):
+        """What the model repository holds, and the state of each version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RepositoryModelLoad(self, request, context):
+        """Serves the versions of a model as the repository has them now. Only where models are controlled explicitly; answers
+        when they are loaded, warm and served. If it fails, what was served before still is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RepositoryModelUnload(self, request, context):
+        """Serves a model no longer. Only where models are controlled explicitly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GRPCInferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -186,6 +225,21 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
                     request_deserializer=inference_dot_inference__service__pb2.ModelStatisticsRequest.FromString,
                     response_serializer=inference_dot_inference__service__pb2.ModelStatisticsResponse.SerializeToString,
             ),
+            'RepositoryIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.RepositoryIndex,
+                    request_deserializer=inference_dot_inference__service__pb2.RepositoryIndexRequest.FromString,
+                    response_serializer=inference_dot_inference__service__pb2.RepositoryIndexResponse.SerializeToString,
+            ),
+            'RepositoryModelLoad': grpc.unary_unary_rpc_method_handler(
+                    servicer.RepositoryModelLoad,
+                    request_deserializer=inference_dot_inference__service__pb2.RepositoryModelLoadRequest.FromString,
+                    response_serializer=inference_dot_inference__service__pb2.RepositoryModelLoadResponse.SerializeToString,
+            ),
+            'RepositoryModelUnload': grpc.unary_unary_rpc_method_handler(
+                    servicer.RepositoryModelUnload,
+                    request_deserializer=inference_dot_inference__service__pb2.RepositoryModelUnloadRequest.FromString,
+                    response_serializer=inference_dot_inference__service__pb2.RepositoryModelUnloadResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'inference.GRPCInferenceService', rpc_method_handlers)
@@ -196,7 +250,8 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class GRPCInferenceService:
     """Inference on the graphs of a served variational autoencoder, each a model of this protocol: "NAME.encoder",
-    "NAME.decoder" and, where the version has one, "NAME.prior".
+    "NAME.decoder" and, where the version has them, "NAME.prior" and "NAME.scorer". Where observations may be uint8, the
+    encoder, the decoder and the scorer are there with "_uint8" behind, too.
 
     A failed call carries the same codes and google.rpc details as one of vae.v1.
     """
@@ -407,6 +462,87 @@ class GRPCInferenceService:
             '/inference.GRPCInferenceService/ModelStatistics',
             inference_dot_inference__service__pb2.ModelStatisticsRequest.SerializeToString,
             inference_dot_inference__service__pb2.ModelStatisticsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RepositoryIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/RepositoryIndex',
+            inference_dot_inference__service__pb2.RepositoryIndexRequest.SerializeToString,
+            inference_dot_inference__service__pb2.RepositoryIndexResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RepositoryModelLoad(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/RepositoryModelLoad',
+            inference_dot_inference__service__pb2.RepositoryModelLoadRequest.SerializeToString,
+            inference_dot_inference__service__pb2.RepositoryModelLoadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RepositoryModelUnload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/RepositoryModelUnload',
+            inference_dot_inference__service__pb2.RepositoryModelUnloadRequest.SerializeToString,
+            inference_dot_inference__service__pb2.RepositoryModelUnloadResponse.FromString,
             options,
             channel_credentials,
             insecure,

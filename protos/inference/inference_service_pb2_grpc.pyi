@@ -33,7 +33,8 @@ GRPC_VERSION: str
 
 class GRPCInferenceServiceStub:
     """Inference on the graphs of a served variational autoencoder, each a model of this protocol: "NAME.encoder",
-    "NAME.decoder" and, where the version has one, "NAME.prior".
+    "NAME.decoder" and, where the version has them, "NAME.prior" and "NAME.scorer". Where observations may be uint8, the
+    encoder, the decoder and the scorer are there with "_uint8" behind, too.
 
     A failed call carries the same codes and google.rpc details as one of vae.v1.
     """
@@ -58,11 +59,20 @@ class GRPCInferenceServiceStub:
     """Triton's description of a model."""
     ModelStatistics: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ModelStatisticsRequest, _inference_service_pb2.ModelStatisticsResponse]
     """Triton's counters of one model, or of all."""
+    RepositoryIndex: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.RepositoryIndexRequest, _inference_service_pb2.RepositoryIndexResponse]
+    """What the model repository holds, and the state of each version."""
+    RepositoryModelLoad: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.RepositoryModelLoadRequest, _inference_service_pb2.RepositoryModelLoadResponse]
+    """Serves the versions of a model as the repository has them now. Only where models are controlled explicitly; answers
+    when they are loaded, warm and served. If it fails, what was served before still is.
+    """
+    RepositoryModelUnload: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.RepositoryModelUnloadRequest, _inference_service_pb2.RepositoryModelUnloadResponse]
+    """Serves a model no longer. Only where models are controlled explicitly."""
 
 @_typing.type_check_only
 class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     """Inference on the graphs of a served variational autoencoder, each a model of this protocol: "NAME.encoder",
-    "NAME.decoder" and, where the version has one, "NAME.prior".
+    "NAME.decoder" and, where the version has them, "NAME.prior" and "NAME.scorer". Where observations may be uint8, the
+    encoder, the decoder and the scorer are there with "_uint8" behind, too.
 
     A failed call carries the same codes and google.rpc details as one of vae.v1.
     """
@@ -84,10 +94,19 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     """Triton's description of a model."""
     ModelStatistics: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ModelStatisticsRequest, _inference_service_pb2.ModelStatisticsResponse]  # type: ignore[assignment]
     """Triton's counters of one model, or of all."""
+    RepositoryIndex: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.RepositoryIndexRequest, _inference_service_pb2.RepositoryIndexResponse]  # type: ignore[assignment]
+    """What the model repository holds, and the state of each version."""
+    RepositoryModelLoad: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.RepositoryModelLoadRequest, _inference_service_pb2.RepositoryModelLoadResponse]  # type: ignore[assignment]
+    """Serves the versions of a model as the repository has them now. Only where models are controlled explicitly; answers
+    when they are loaded, warm and served. If it fails, what was served before still is.
+    """
+    RepositoryModelUnload: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.RepositoryModelUnloadRequest, _inference_service_pb2.RepositoryModelUnloadResponse]  # type: ignore[assignment]
+    """Serves a model no longer. Only where models are controlled explicitly."""
 
 class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Inference on the graphs of a served variational autoencoder, each a model of this protocol: "NAME.encoder",
-    "NAME.decoder" and, where the version has one, "NAME.prior".
+    "NAME.decoder" and, where the version has them, "NAME.prior" and "NAME.scorer". Where observations may be uint8, the
+    encoder, the decoder and the scorer are there with "_uint8" behind, too.
 
     A failed call carries the same codes and google.rpc details as one of vae.v1.
     """
@@ -155,5 +174,31 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.ModelStatisticsResponse, _abc.Awaitable[_inference_service_pb2.ModelStatisticsResponse]]:
         """Triton's counters of one model, or of all."""
+
+    @_abc_1.abstractmethod
+    def RepositoryIndex(
+        self,
+        request: _inference_service_pb2.RepositoryIndexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.RepositoryIndexResponse, _abc.Awaitable[_inference_service_pb2.RepositoryIndexResponse]]:
+        """What the model repository holds, and the state of each version."""
+
+    @_abc_1.abstractmethod
+    def RepositoryModelLoad(
+        self,
+        request: _inference_service_pb2.RepositoryModelLoadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.RepositoryModelLoadResponse, _abc.Awaitable[_inference_service_pb2.RepositoryModelLoadResponse]]:
+        """Serves the versions of a model as the repository has them now. Only where models are controlled explicitly; answers
+        when they are loaded, warm and served. If it fails, what was served before still is.
+        """
+
+    @_abc_1.abstractmethod
+    def RepositoryModelUnload(
+        self,
+        request: _inference_service_pb2.RepositoryModelUnloadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.RepositoryModelUnloadResponse, _abc.Awaitable[_inference_service_pb2.RepositoryModelUnloadResponse]]:
+        """Serves a model no longer. Only where models are controlled explicitly."""
 
 def add_GRPCInferenceServiceServicer_to_server(servicer: GRPCInferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4,6 +4,7 @@ The seam: `Method`s go in, a `Transport` serves them. `http2` is our own, `publi
 server; handlers know nothing of which one runs them.
 """
 
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from service.completion import Completion
 from service.errors import InferenceFailed, InvalidRequest, ServiceError
 from service.logs import Logger
 from service.status import status_of
+from service.transport.metadata import Authorize, Metadata
 from service.transport.tls import TlsFiles
 
 MAX_CONCURRENT_STREAMS = 1024
@@ -34,6 +36,7 @@ class Call:
     """What a handler knows of its RPC. deadline: seconds of time.monotonic, or None."""
 
     deadline: float | None
+    metadata: Metadata = ()
 
 
 class Stream(Protocol):
@@ -102,7 +105,8 @@ class TransportOptions:
     """address: "HOST:PORT"; port 0 takes a free one. max_message_bytes: both ways.
 
     reuse_port: whether other processes may listen on the port too; if not, one in use is an error.
-    tls: None serves plain text.
+    tls: None serves plain text. authorize: None serves everybody. slow_seconds: what unary RPCs
+    must take to be logged.
     """
 
     address: str
@@ -110,6 +114,8 @@ class TransportOptions:
     max_message_bytes: int = 64 * 2**20
     lifetimes: ConnectionLifetimes = field(default_factory=ConnectionLifetimes)
     tls: TlsFiles | None = None
+    authorize: Authorize | None = None
+    slow_seconds: float = math.inf
 
     def arguments(self) -> tuple[tuple[str, int], ...]:
         """grpc's channel arguments."""
@@ -171,8 +177,10 @@ def parse(kind: type[Message], data: bytes) -> Message:
         raise InvalidRequest("request", f"expected the bytes of a {name}") from error
 
 
-def failure(error: BaseException, path: str, log: Logger) -> tuple[grpc.StatusCode, str, bytes]:
-    """Code, text and details of a handler's error; what is ours to mend goes into the log."""
+def failure(
+    error: BaseException, path: str, log: Logger, request_id: str
+) -> tuple[grpc.StatusCode, str, bytes]:
+    """Code, text and details of an RPC's error; what is ours to mend goes into the log as one."""
     if not isinstance(error, ServiceError):
         # The boundary of the RPC: the caller learns nothing internal, the log all.
         failed = InferenceFailed("the request failed; the service's log says why")
@@ -180,5 +188,20 @@ def failure(error: BaseException, path: str, log: Logger) -> tuple[grpc.StatusCo
         error = failed
     code, text, details = status_of(error)
     if code is grpc.StatusCode.INTERNAL:
-        log.error("request_failed", method=path, exc_info=error)
+        log.error("request_failed", method=path, request_id=request_id, exc_info=error)
+    else:
+        log.debug("request_refused", method=path, request_id=request_id, code=code.name, text=text)
     return code, text, details
+
+
+def log_slow(
+    log: Logger, path: str, request_id: str, code: grpc.StatusCode, seconds: float
+) -> None:
+    """Tells of an RPC that took long."""
+    log.warning(
+        "request_slow",
+        method=path,
+        request_id=request_id,
+        code=code.name,
+        seconds=round(seconds, 3),
+    )

@@ -1,6 +1,7 @@
 """The transport on grpc's public asyncio server."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
@@ -21,8 +22,10 @@ from service.transport import (
     StreamMethod,
     TransportOptions,
     failure,
+    log_slow,
     parse,
 )
+from service.transport.metadata import REQUEST_ID, new_request_id, request_id, values_of
 from service.transport.tls import Stamp, TlsFiles
 
 T = TypeVar("T")
@@ -41,6 +44,8 @@ class PublicTransport:
         self._server = aio.server(options=options.arguments())
         self._address = options.address
         self._tls = options.tls
+        self._authorize = options.authorize
+        self._slow_seconds = options.slow_seconds
         self.port = 0
 
     def add(self, methods: Sequence[Method | StreamMethod]) -> None:
@@ -89,26 +94,41 @@ class PublicTransport:
             call = _call(context)
 
             async def handle() -> bytes:
+                self._admit(method.path, call)
                 response = await method.handler(parse(method.request_type, data), call)
                 return response.SerializeToString()
 
-            return await self._answer(method.path, handle(), context)
+            return await self._answer(method.path, handle(), context, call, self._slow_seconds)
 
         return serve
 
     def _stream(self, method: StreamMethod) -> Callable[[Any, Any], Awaitable[None]]:
         async def serve(_: Any, context: Any) -> None:
             stream = _Stream(context, method.request_type, self._loop)
-            await self._answer(method.path, method.handler(stream), context)
+
+            async def handle() -> None:
+                self._admit(method.path, stream.call)
+                await method.handler(stream)
+
+            await self._answer(method.path, handle(), context, stream.call, math.inf)
 
         return serve
 
+    def _admit(self, path: str, call: Call) -> None:
+        if self._authorize is not None:
+            self._authorize(path, call.metadata)
+
     async def _answer(
-        self, path: str, handler: Coroutine[Completion[Any], None, T], context: Any
+        self,
+        path: str,
+        handler: Coroutine[Completion[Any], None, T],
+        context: Any,
+        call: Call,
+        slow_seconds: float,
     ) -> T:
         """Runs a handler; asyncio waits meanwhile, and cancels it when the client goes."""
         started = time.monotonic()
-        code = grpc.StatusCode.CANCELLED
+        identity = request_id(values_of(call.metadata, REQUEST_ID))
         ended: asyncio.Future[T] = self._loop.create_future()
 
         def settle(value: T | None, error: BaseException | None) -> None:
@@ -124,20 +144,33 @@ class PublicTransport:
 
         task = Task(handler, finish)
         task.step()
+
+        def count(code: grpc.StatusCode) -> str:
+            """Before the client learns of the end; returns the RPC's id, if it needs one."""
+            seconds = time.monotonic() - started
+            self._observer.call_done(path, code.name, seconds)
+            if seconds < slow_seconds:
+                return identity
+            named = identity or new_request_id()
+            log_slow(self._log, path, named, code, seconds)
+            return named
+
         try:
             value = await ended
-            code = grpc.StatusCode.OK
-            return value
         except asyncio.CancelledError:
+            count(grpc.StatusCode.CANCELLED)
             task.cancel()
             raise
         except Exception as error:
-            code, text, details = failure(error, path, self._log)
-            context.set_trailing_metadata(((DETAILS_KEY, details),))
+            identity = identity or new_request_id()
+            code, text, details = failure(error, path, self._log, identity)
+            count(code)
+            context.set_trailing_metadata(((DETAILS_KEY, details), (REQUEST_ID, identity)))
             await context.abort(code, text)
             raise AssertionError("abort raises") from error
-        finally:
-            self._observer.call_done(path, code.name, time.monotonic() - started)
+        if named := count(grpc.StatusCode.OK):
+            context.set_trailing_metadata(((REQUEST_ID, named),))
+        return value
 
 
 class _Stream:
@@ -191,7 +224,8 @@ class _Stream:
 
 def _call(context: Any) -> Call:
     remaining = context.time_remaining()
-    return Call(None if remaining is None else time.monotonic() + remaining)
+    deadline = None if remaining is None else time.monotonic() + remaining
+    return Call(deadline, context.invocation_metadata())
 
 
 def _credentials(files: TlsFiles) -> grpc.ServerCredentials:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def spoil(run: Run, path: Path) -> Path:
 
 
 def test_a_published_version_is_summed_up(
-    runs: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: Mapping[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [str(runs["conv"].path), "--repository", str(tmp_path), "--name", "shapes"]
 
@@ -49,9 +50,68 @@ def test_a_published_version_is_summed_up(
 
     output = capsys.readouterr().out
     assert output.startswith(f"published {tmp_path / 'shapes' / '1'}\n")
-    assert "observations, noise -> latents, mean, log_variance" in output
-    assert re.search(r"decoder\.onnx +\d+ KiB, opset 20", output)
-    assert output.count("(tolerance 1e-04)") == 3
+    number = r"[\d.e-]+"
+    for file in ("encoder", "decoder", "encoder_uint8"):
+        row = (
+            rf"{file}\.onnx +\d+ +20 +\d+ +\d+ +float32 +{number} +1e-04 +{number} ms +{number} ms"
+        )
+        assert re.search(row, output)
+    assert "conv, preset conv-preset; observations [1, 8, 8], latents [5]" in output
+
+
+def test_a_dry_run_sums_up_and_leaves_no_trace(
+    runs: Mapping[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository = tmp_path / "models"
+    arguments = [str(runs["mlp"].path), "--repository", str(repository), "--name", "a"]
+    assert main([*arguments, "--dry-run"]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("published nothing, a dry run\n")
+    assert "decoder.onnx" in output
+    assert not repository.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["{}/digits/1"], ["{}", "digits"], ["{}/", "digits", "1"], ["file://{}/digits"]]
+)
+def test_a_version_as_it_was_published_passes_its_check(
+    digits_repository: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert main(["--check", *(text.format(digits_repository) for text in arguments)]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith(f"{digits_repository}/digits/1 is as it was published\n")
+    assert "decoder.onnx" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["{}", "digits", "2"], "cannot read {}/digits/2/manifest.json: No such file"),
+        (["{}", "nothing"], "{}/nothing holds no version"),
+        (["{}", "../digits"], "'../digits' cannot name a model"),
+        (["{}"], "{} holds no version"),
+        (["http2://{}"], "cannot use http2://{}: Protocol not known: http2"),
+        (["{}/digits/1/manifest.json"], "holds no version"),
+    ],
+)
+def test_a_check_of_no_version_is_exit_code_2(
+    digits_repository: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    complaint: str,
+) -> None:
+    texts = [text.format(digits_repository) for text in (*arguments, complaint)]
+    assert main(["--check", *texts[:-1]]) == 2
+    assert texts[-1] in error_of(capsys)
+
+
+def test_a_check_of_a_damaged_version_is_exit_code_2(
+    digits_repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository = shutil.copytree(digits_repository, tmp_path / "models")
+    (repository / "digits" / "1" / "decoder.onnx").write_bytes(b"damaged")
+    assert main(["--check", str(repository), "digits"]) == 2
+    assert "decoder.onnx does not have the manifest's SHA-256" in error_of(capsys)
 
 
 def test_the_manifest_matches_its_directory_and_files(digits_repository: Path) -> None:
@@ -73,15 +133,72 @@ def test_a_bad_name_is_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_run_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = tmp_path / "nowhere"
-    assert main([str(run), "--repository", str(tmp_path / "models"), "--name", "digits"]) == 2
-    assert f"cannot read {run / 'run.json'}" in error_of(capsys)
-    assert list(tmp_path.iterdir()) == []
+def edited(run: Path, **changes: object) -> None:
+    """Change run.json, whose value None takes a key out."""
+    document = json.loads((run / "run.json").read_text()) | changes
+    kept = {key: value for key, value in document.items() if value is not None}
+    (run / "run.json").write_text(json.dumps(kept))
+
+
+def of_an_unknown_family(run: Path) -> None:
+    config = json.loads((run / "run.json").read_text())["config"]
+    config["model"]["family"] = "transformer"
+    edited(run, config=config)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (shutil.rmtree, "cannot read {}/run.json"),
+    "without weights": (
+        lambda run: (run / "weights.safetensors").unlink(),
+        "cannot read {}/weights.safetensors",
+    ),
+    "without a description": (lambda run: (run / "run.json").unlink(), "cannot read {}/run.json"),
+    "without its configuration": (
+        lambda run: edited(run, config=None),
+        "{}/run.json lacks 'config'",
+    ),
+    "tampered": (
+        lambda run: (run / "weights.safetensors").write_bytes(b"other weights"),
+        "{}/weights.safetensors does not have the SHA-256",
+    ),
+    "newer": (
+        lambda run: edited(run, format_version=99),
+        "{}/run.json has format version 99; this version reads",
+    ),
+    "of an unknown family": (
+        of_an_unknown_family,
+        "{}/run.json: model.family must be one of",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("present", [False, True])
+def test_a_damaged_run_is_exit_code_2_and_leaves_the_repository_as_it_was(
+    digits_run: Path,
+    digits_repository: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: str,
+    present: bool,
+) -> None:
+    run = shutil.copytree(digits_run, tmp_path / "run")
+    change, complaint = DAMAGES[damage]
+    change(run)
+    repository = tmp_path / "models"
+    if present:
+        shutil.copytree(digits_repository, repository)
+    before = contents(repository)
+
+    assert main([str(run), "--repository", str(repository), "--name", "digits"]) == 2
+
+    assert complaint.format(run) in error_of(capsys)
+    assert contents(repository) == before
+    assert repository.exists() == present
 
 
 def test_a_model_beyond_its_tolerance_is_exit_code_2_and_changes_nothing(
-    runs: dict[str, Run],
+    runs: Mapping[str, Run],
     digits_repository: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -98,7 +215,7 @@ def test_a_model_beyond_its_tolerance_is_exit_code_2_and_changes_nothing(
 
 
 def test_a_repository_that_is_a_file_is_exit_code_2(
-    runs: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: Mapping[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     repository = tmp_path / "file"
     repository.touch()
@@ -125,7 +242,7 @@ def test_another_process_elsewhere_writes_the_same_bytes(
     done = subprocess.run(
         [sys.executable, "-m", "export", digits_run, "--repository", "models", "--name", "digits"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": str(root)},
+        env=os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": f"{root}:{root / 'protos'}"},
         capture_output=True,
         text=True,
         timeout=100,

@@ -11,7 +11,7 @@ from export.publish import publish
 from tests.export.publications import FILES, contents, manifest
 
 CALLS = [
-    *((present, "mkdir", 2) for present in (False, True)),
+    *((present, "mkdir", call) for present in (False, True) for call in (2, 3)),
     *((present, "rename", 1) for present in (False, True)),
     *((True, "fsync", call) for call in range(1, 6)),
     *((False, "fsync", call) for call in range(1, 7)),

@@ -68,7 +68,7 @@ SAMPLE = {"model": MODEL, "sample_count": 2}
         (
             SampleRequest(**SAMPLE, observation_encoding=99),  # type: ignore[arg-type]
             "observation_encoding",
-            "expected OBSERVATION_ENCODING_FLOAT32 or",
+            "expected one of OBSERVATION_ENCODING_FLOAT32, ",
         ),
         (DecodeRequest(), "model", "models/NAME"),
         (DecodeRequest(model=MODEL), "latents.data_type", "DATA_TYPE_FLOAT32"),

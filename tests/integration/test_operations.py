@@ -77,9 +77,9 @@ def test_metrics_count_requests_items_and_errors(
     assert change["vae_requests_total", "OK", "vae.v1.VaeService/Decode"] == 1
     assert change["vae_requests_total", "NOT_FOUND", "vae.v1.VaeService/Decode"] == 1
     assert change["vae_request_duration_seconds_count", "vae.v1.VaeService/Decode"] == 2
-    assert change["vae_batch_items_sum", "decoder", "digits"] == 100
-    assert change["vae_batch_items_count", "decoder", "digits"] == 2
-    assert change["vae_padding_items_total", "decoder", "digits"] == 28
+    assert change["vae_batch_items_sum", "1", "decoder", "digits"] == 100
+    assert change["vae_batch_items_count", "1", "decoder", "digits"] == 2
+    assert change["vae_padding_items_total", "1", "decoder", "digits"] == 28
     assert not any("attack" in label for key in after for label in key)
 
 
@@ -102,7 +102,10 @@ def test_sigterm_drains_what_runs_and_ends_with_zero(start_service: StartService
             target=lambda: answers.append(client.sample("digits", 3).observations.shape)
         )
         caller.start()
-        while 'vae_queue_items{graph="decoder",model="digits"} 3.0' not in service.scrape():
+        while (
+            'vae_queue_items{graph="decoder",model="digits",version="1"} 3.0'
+            not in service.scrape()
+        ):
             assert caller.is_alive()
         code = service.stop()
         caller.join()
@@ -203,7 +206,10 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(
             target=lambda: waiting.append(client.sample("digits", 1).observations.shape)
         )
         caller.start()
-        while 'vae_queue_items{graph="decoder",model="digits"} 1.0' not in service.scrape():
+        while (
+            'vae_queue_items{graph="decoder",model="digits",version="1"} 1.0'
+            not in service.scrape()
+        ):
             assert caller.is_alive()
 
         with pytest.raises(VaeError) as caught:
@@ -230,7 +236,7 @@ def test_a_request_whose_deadline_passes_in_the_queue_never_runs(
         counted = samples_of(service)
 
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    left = [counted["vae_cancelled_total", "decoder", "digits"]]
-    left.append(counted["vae_rejected_total", "decoder", "digits", "expired"])
+    left = [counted["vae_cancelled_total", "1", "decoder", "digits"]]
+    left.append(counted["vae_rejected_total", "1", "decoder", "digits", "expired"])
     assert sum(left) == 1
-    assert counted["vae_batch_items_sum", "decoder", "digits"] == 1
+    assert counted["vae_batch_items_sum", "1", "decoder", "digits"] == 1

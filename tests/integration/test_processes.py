@@ -12,11 +12,17 @@ from pathlib import Path
 
 import grpc
 import pytest
+from inference.inference_service_pb2 import (
+    RepositoryModelLoadRequest,
+    RepositoryModelUnloadRequest,
+)
+from inference.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from prometheus_client.parser import text_string_to_metric_families
 from vae.v1.vae_service_pb2 import SampleRequest
 from vae.v1.vae_service_pb2_grpc import VaeServiceStub
 
 from scripts.launch import ServiceProcess
+from tests.integration.publications import publish
 
 StartService = Callable[..., AbstractContextManager[ServiceProcess]]
 
@@ -192,6 +198,44 @@ def test_under_load_every_answer_is_counted_once_and_a_drain_fails_none(
     assert unseen <= 8  # at most one for each connection
     assert set(drained.codes) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
     assert drained.codes[grpc.StatusCode.OK] > 0
+
+
+def served(service: ServiceProcess, **labels: str) -> list[str]:
+    """The processes that serve a version with these labels."""
+    return sorted(counted(service, "vae_model_info", **labels))
+
+
+def test_every_process_loads_what_one_is_asked_for(
+    start_service: StartService, digits_repository: Path
+) -> None:
+    options = (
+        "--repository",
+        str(digits_repository),
+        "--model-control",
+        "explicit",
+    )
+    with start_service(*options, "--processes", "2") as service:
+        service.wait_for_all(2)
+        with grpc.insecure_channel(service.target) as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            stub.RepositoryModelLoad(RepositoryModelLoadRequest(model_name="digits"), timeout=30)
+            wait_until(lambda: served(service) == ["0", "1"])
+            stub.RepositoryModelUnload(
+                RepositoryModelUnloadRequest(model_name="digits"), timeout=30
+            )
+        wait_until(lambda: served(service) == [])
+
+
+def test_every_process_follows_the_repository(
+    start_service: StartService, digits_repository: Path, tmp_path: Path
+) -> None:
+    publish(digits_repository, tmp_path, 1)
+    options = ("--repository", str(tmp_path), "--model-control", "poll", "--processes", "2")
+    with start_service(*options, "--repository-poll-seconds", "0.1") as service:
+        service.wait_for_all(2)
+        publish(digits_repository, tmp_path, 2)
+        wait_until(lambda: served(service, version="2") == ["0", "1"])
+        wait_until(lambda: served(service, version="1") == [])
 
 
 def test_a_port_in_use_is_an_error(start_service: StartService) -> None:

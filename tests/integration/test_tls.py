@@ -118,19 +118,6 @@ def test_a_renewed_certificate_is_shown_without_a_restart(
         assert any(shown(service, authority) == "other" for _ in range(2000))
 
 
-def test_a_broken_certificate_leaves_the_old_one_in_use(
-    start_service: StartService, options: list[str], certificates: Path, tmp_path: Path
-) -> None:
-    authority = certificates / "ca.crt"
-    with (
-        start_service(*options, credentials=credentials(certificates)) as service,
-        VaeClient(service.target, credentials=credentials(certificates)) as client,
-    ):
-        (tmp_path / "tls.crt").write_text("no certificate")
-        assert shown(service, authority) == "server"
-        assert len(client.sample("digits", 1).observations) == 1
-
-
 @pytest.mark.parametrize("fault", ["open key", "no key", "wrong key", "half"])
 def test_files_that_cannot_be_used_are_an_error_at_start(
     options: list[str], certificates: Path, tmp_path: Path, fault: str

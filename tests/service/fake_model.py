@@ -7,9 +7,10 @@ import numpy as np
 from vae.manifest.v1 import manifest_pb2
 from vae.v1 import tensor_pb2
 
-from service.batching import Arrays, Entry
+from service.batching import Arrays, BatchingOptions, Entry
 from service.completion import run
 from service.errors import QueueFull
+from service.execution import Execution
 from service.model import Model
 from service.repository import Graph, ModelVersion, Spec
 from service.session import CPU
@@ -27,6 +28,7 @@ class FakeBatcher:
 
     function: Callable[[Arrays], Arrays] | None
     error: QueueFull | None = None
+    options: BatchingOptions = field(default_factory=lambda: BatchingOptions((1, 2, 4)))
     inputs: list[Arrays] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
 
@@ -65,7 +67,13 @@ class FakeModel:
     """A model with fakes for its batchers."""
 
     def __init__(
-        self, labels: Sequence[str] = (), *, with_prior: bool = False, version: int = 1
+        self,
+        labels: Sequence[str] = (),
+        *,
+        with_prior: bool = False,
+        version: int = 1,
+        name: str = "fake",
+        noise: Spec = NOISE,
     ) -> None:
         self.encoder, self.decoder = FakeBatcher(encoder), FakeBatcher(decoder)
         self.prior = FakeBatcher(prior)
@@ -74,19 +82,21 @@ class FakeModel:
             batchers["prior"] = self.prior
         label = (Spec("label", np.dtype(np.int64), ()),) if labels else ()
         graphs = {
-            "encoder": Graph(b"", (OBSERVATIONS, NOISE, *label), (LATENTS, MEAN, LOG_VARIANCE)),
+            "encoder": Graph(b"", (OBSERVATIONS, noise, *label), (LATENTS, MEAN, LOG_VARIANCE)),
             "decoder": Graph(b"", (LATENTS, *label), (OBSERVATIONS,)),
-            "prior": Graph(b"", (NOISE, *label), (LATENTS,)),
+            "prior": Graph(b"", (noise, *label), (LATENTS,)),
         }
         manifest = manifest_pb2.Manifest(
-            observations=tensor_pb2.TensorSpec(shape=[-1, 3]),
-            latents=tensor_pb2.TensorSpec(shape=[-1, 2]),
+            observations=tensor_pb2.TensorSpec(
+                data_type=tensor_pb2.DATA_TYPE_FLOAT32, shape=[-1, 3]
+            ),
+            latents=tensor_pb2.TensorSpec(data_type=tensor_pb2.DATA_TYPE_FLOAT32, shape=[-1, 2]),
             labels=labels,
             latent_space="space",
             batch_buckets=[1, 2, 4],
             value_range=tensor_pb2.ValueRange(minimum=-1000, maximum=1000),
         )
-        served = ModelVersion("fake", version, manifest, "digest", graphs)
+        served = ModelVersion(name, version, manifest, "digest", graphs)
         self.model = Model(served, batchers, CPU)  # type: ignore[arg-type]
 
     def sample(
@@ -98,10 +108,10 @@ class FakeModel:
         labels: Sequence[int] = (),
         deadline: float | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        drawn = self.model.sample(count, seed, start, temperature, labels, deadline)
+        drawn = self.model.sample(count, seed, start, temperature, labels, Execution(deadline))
         return run(drawn)
 
     def decode(
         self, latents: np.ndarray, space: str | None = None, labels: Sequence[int] = ()
     ) -> np.ndarray:
-        return run(self.model.decode(latents, space, labels, None))
+        return run(self.model.decode(latents, space, labels, Execution(None)))

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 
@@ -9,14 +10,24 @@ import numpy as np
 import pytest
 from google.protobuf.wrappers_pb2 import BytesValue
 from grpc import aio
+from inference import inference_service_pb2 as inference_pb
+from vae.v1 import vae_service_pb2 as vae_pb
 
 from service.batching import Arrays, Batcher, BatchingOptions, Entry
-from service.completion import Completion, Task
+from service.catalogue import Catalogue, Limits
+from service.completion import Completion, Task, run
 from service.errors import InvalidRequest
+from service.inference_v2 import InferenceV2
 from service.logs import make_logger
 from service.metrics import Metrics
+from service.model import Model, Models
+from service.model_servicer import ModelServicer
+from service.observations import Observing
+from service.servicer import Servicer
+from service.statistics import GraphStatistics
 from service.transport import Call, Method, Stream, StreamMethod, TransportOptions
 from service.transport.http2.server import Http2Transport
+from tests.service.fake_model import FakeModel
 
 CALLS = 20
 
@@ -48,7 +59,7 @@ class Answer(Completion[Arrays]):
 def test_an_answered_entry_goes_at_once(inline: bool) -> None:
     options = BatchingOptions(buckets=(1, 2))
     wake = (lambda run_due: run_due()) if inline else None
-    observer = Metrics().observer("m", "g")
+    observer = Metrics().observer("m", 1, "g")
     batcher = Batcher(lambda inputs: inputs, options, observer, wake=wake)
 
     before = alive("Answer", "Entry")
@@ -100,3 +111,28 @@ def test_a_call_of_our_transport_goes_at_once() -> None:
     asyncio.run(call_all())
 
     assert alive(*names) == before
+
+
+def test_a_model_that_is_swapped_out_goes_at_once() -> None:
+    limits = Limits()
+    catalogue = Catalogue(limits)
+    inference = InferenceV2(limits, lambda *names: GraphStatistics(), lambda: True)
+    servicer = Servicer(catalogue, Observing())
+
+    def publish(version: int) -> "weakref.ref[Model]":
+        model = FakeModel(version=version).model
+        for publisher in (catalogue, ModelServicer(limits), inference):
+            publisher.publish(Models([model]))
+        return weakref.ref(model)
+
+    first = publish(1)
+    array = np.zeros((2, 2), np.float32)
+    infer = inference_pb.ModelInferRequest(model_name="fake.decoder")
+    infer.inputs.add(name="latents", datatype="FP32", shape=array.shape)
+    infer.raw_input_contents.append(array.tobytes())
+    run(inference.model_infer(infer, Call(None)))
+    run(servicer.sample(vae_pb.SampleRequest(model="models/fake", sample_count=1), Call(None)))
+    assert first() is not None
+    publish(2)
+
+    assert first() is None

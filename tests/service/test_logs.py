@@ -1,12 +1,13 @@
 """Logs: one JSON object a line on standard error."""
 
 import json
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from service.logs import make_logger
+from service.logs import adopt_libraries, make_logger
 
 
 def read(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -71,3 +72,22 @@ def test_loggers_do_not_change_each_other(capsys: pytest.CaptureFixture[str]) ->
     quiet.info("left out")
     loud.debug("kept")
     assert [event["event"] for event in read(capsys)] == ["kept"]
+
+
+def test_warnings_of_libraries_are_events_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    adopt_libraries(make_logger())
+    library = logging.getLogger("some.library")
+    library.info("of no interest")
+    library.warning("cannot reach %s", "it")
+    try:
+        raise ValueError("why")
+    except ValueError:
+        library.exception("failed")
+    warned, failed = read(capsys)
+    assert (warned["event"], warned["level"]) == ("library_warning", "warning")
+    assert (warned["library"], warned["text"]) == ("some.library", "cannot reach it")
+    assert failed["level"] == "error"
+    assert "ValueError: why" in failed["exception"]

@@ -8,21 +8,25 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from service.metrics import Metrics
+from tests.service.fake_model import FakeModel
 
-GRAPH = {"model": "digits", "graph": "decoder"}
+GRAPH = {"model": "digits", "version": "1", "graph": "decoder"}
+LOADED = FakeModel(name="digits").model
 LABELS = {
     "vae_requests": {"method", "code"},
     "vae_request_duration_seconds": {"method"},
-    "vae_queue_delay_seconds": {"model", "graph"},
-    "vae_batch_items": {"model", "graph"},
-    "vae_batch_duration_seconds": {"model", "graph"},
-    "vae_padding_items": {"model", "graph"},
-    "vae_failed": {"model", "graph"},
-    "vae_rejected": {"model", "graph", "reason"},
-    "vae_cancelled": {"model", "graph"},
-    "vae_queue_items": {"model", "graph"},
+    "vae_queue_delay_seconds": {"model", "version", "graph"},
+    "vae_batch_items": {"model", "version", "graph"},
+    "vae_batch_duration_seconds": {"model", "version", "graph"},
+    "vae_padding_items": {"model", "version", "graph"},
+    "vae_failed": {"model", "version", "graph"},
+    "vae_rejected": {"model", "version", "graph", "reason"},
+    "vae_cancelled": {"model", "version", "graph"},
+    "vae_queue_items": {"model", "version", "graph"},
     "vae_model_info": {"model", "version", "digest", "provider"},
     "vae_model_load_seconds": {"model", "version"},
+    "vae_sessions": {"model"},
+    "vae_model_load_failures": {"model"},
 }
 
 
@@ -30,10 +34,10 @@ LABELS = {
 def metrics() -> Metrics:
     """The metrics of a service with one graph, that answered one request."""
     metrics = Metrics()
-    metrics.model_loaded("digits", 3, "abc", "CPUExecutionProvider", 1.5)
-    metrics.queue("digits", "decoder", lambda: 7)
+    metrics.model_loaded(LOADED, 1.5)
+    metrics.queue("digits", 1, "decoder", lambda: 7)
     metrics.call_done("vae.v1.VaeService/Decode", "OK", 0.02)
-    observer = metrics.observer("digits", "decoder")
+    observer = metrics.observer("digits", 1, "decoder")
     observer.entry_started(0.002)
     observer.batch_done(items=5, padding=3, requests=2, seconds=0.004)
     observer.batch_failed(4)
@@ -97,17 +101,17 @@ def test_finished_requests_are_counted_by_method_and_code(metrics: Metrics) -> N
 
 
 def test_a_served_version_is_seen_with_its_digest_and_provider(metrics: Metrics) -> None:
-    labels = {"model": "digits", "version": "3"}
+    labels = {"model": "digits", "version": "1"}
     assert value(metrics, "vae_model_load_seconds", **labels) == 1.5
     assert (
-        value(metrics, "vae_model_info", **labels, digest="abc", provider="CPUExecutionProvider")
+        value(metrics, "vae_model_info", **labels, digest="digest", provider="CPUExecutionProvider")
         == 1.0
     )
 
 
 def test_the_length_of_a_queue_is_read_at_every_scrape() -> None:
     metrics, lengths = Metrics(), iter([4, 9])
-    metrics.queue("digits", "decoder", lambda: next(lengths))
+    metrics.queue("digits", 1, "decoder", lambda: next(lengths))
     assert value(metrics, "vae_queue_items", **GRAPH) == 4.0
     assert value(metrics, "vae_queue_items", **GRAPH) == 9.0
 
@@ -129,7 +133,7 @@ def test_a_family_has_its_type(metrics: Metrics, family: str, kind: str) -> None
 def test_an_unknown_reason_makes_no_time_series(metrics: Metrics, reason: str) -> None:
     before = generate_latest(metrics.registry).count(b"vae_rejected_total")
     with pytest.raises(KeyError):
-        metrics.observer("digits", "decoder").entry_rejected(reason)
+        metrics.observer("digits", 1, "decoder").entry_rejected(reason)
     assert generate_latest(metrics.registry).count(b"vae_rejected_total") == before
 
 
@@ -138,4 +142,4 @@ def test_the_process_is_seen(metrics: Metrics) -> None:
 
 
 def test_two_services_in_one_process_do_not_share_their_metrics(metrics: Metrics) -> None:
-    assert value(Metrics(), "vae_model_load_seconds", model="digits", version="3") is None
+    assert value(Metrics(), "vae_model_load_seconds", model="digits", version="1") is None

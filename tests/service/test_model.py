@@ -3,11 +3,13 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from service.batching import BatchingOptions
+from service.catalogue import Limits
 from service.completion import Task, run
 from service.errors import (
     Cancelled,
@@ -16,11 +18,12 @@ from service.errors import (
     ModelNotFound,
     QueueFull,
 )
+from service.execution import Execution
+from service.loading import load_model
 from service.metrics import Metrics
 from service.model import Models
-from service.repository import read_repository
+from service.repository import Spec, read_version
 from service.sampling import Stream, standard_normal
-from service.server import load_model
 from service.session import CPU, SessionOptions
 from tests.service.fake_model import FakeModel
 
@@ -34,25 +37,65 @@ def test_sample_decodes_the_noise_of_its_seed(start: int) -> None:
     np.testing.assert_array_equal(observations, latents * 10)
 
 
-def test_the_noise_has_the_shape_of_the_latents() -> None:
-    fake = FakeModel()
-    fake.model.latent_shape = (2, 3, 5)
-    _, latents = fake.sample(count=4)
-    assert latents.shape == (4, 2, 3, 5)
+def test_noise_may_have_another_shape_than_latents() -> None:
+    fake = FakeModel(with_prior=True, noise=Spec("noise", np.dtype(np.float32), (2, 3, 5)))
+    fake.sample(count=4)
+    assert fake.prior.inputs[0]["noise"].shape == (4, 2, 3, 5)
 
 
-def test_the_noise_of_many_items_is_drawn_on_another_thread() -> None:
-    fake = FakeModel()
-    waiting = fake.model.sample(5000, 7, 0, 1.0, (), None)
-    try:
-        drawn = waiting.send(None)  # as a transport does, whose thread goes on meanwhile
-        done = threading.Event()
-        drawn.when_done(done.set)
-        assert done.wait(30)
-    finally:
-        waiting.close()
-    _, latents = fake.sample(count=5000)
-    np.testing.assert_array_equal(latents, standard_normal(7, Stream.SAMPLE, 0, 5000, 2))
+@pytest.mark.parametrize(
+    ("noise", "items"),
+    [
+        ((2,), 41),  # Encode with latents: three times two numbers of four bytes in 1000
+        ((100,), 2),  # and the noise of an item has to fit as well
+        ((5000,), 1),
+    ],
+)
+def test_a_request_may_ask_for_as_many_items_as_its_arrays_leave_room(
+    noise: tuple[int, ...], items: int
+) -> None:
+    model = FakeModel(noise=Spec("noise", np.dtype(np.float32), noise)).model
+    assert Limits(max_response_bytes=1000).max_items(model) == items
+    assert Limits(max_request_items=1).max_items(model) == 1
+
+
+@pytest.mark.parametrize("codes", [[0, 6], [3, 3]])
+def test_codes_below_the_count_are_good(codes: list[int]) -> None:
+    model = FakeModel().model
+    model.code_count = 7
+    model.check_codes(np.array(codes), "latents.data")
+
+
+@pytest.mark.parametrize("codes", [[0, 7], [-1, 3], [-(2**63), 0]])
+def test_codes_beyond_the_count_are_refused(codes: list[int]) -> None:
+    model = FakeModel().model
+    model.code_count = 7
+    with pytest.raises(InvalidRequest, match="expected codes from 0 to 6") as caught:
+        model.check_codes(np.array(codes), "latents.data")
+    assert caught.value.field == "latents.data"
+
+
+def test_the_noise_of_many_items_is_drawn_on_another_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left = threading.Event()
+
+    def draw(*arguments: Any) -> np.ndarray:
+        assert left.wait(30)
+        return standard_normal(*arguments)
+
+    monkeypatch.setattr("service.model.standard_normal", draw)
+    waiting = FakeModel().model.sample(5000, 7, 0, 1.0, (), Execution(None))
+    drawn = waiting.send(None)  # as a transport does, whose thread goes on meanwhile
+    done = threading.Event()
+    drawn.when_done(done.set)
+    left.set()
+    assert done.wait(30)
+    with pytest.raises(StopIteration) as stopped:
+        waiting.send(None)
+    np.testing.assert_array_equal(
+        stopped.value.value[1], standard_normal(7, Stream.SAMPLE, 0, 5000, 2)
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 2.0])
@@ -71,7 +114,7 @@ def test_a_prior_graph_makes_the_latents_from_the_noise() -> None:
 
 def test_encode_without_a_seed_draws_nothing() -> None:
     fake = FakeModel()
-    posterior = run(fake.model.encode(OBSERVATIONS, None, 0, (), None))
+    posterior = run(fake.model.encode(OBSERVATIONS, None, 0, (), Execution(None)))
     np.testing.assert_array_equal(posterior.mean, OBSERVATIONS[:, :2])
     np.testing.assert_array_equal(posterior.log_variance, np.zeros((4, 2)))
     assert posterior.latents is None
@@ -79,7 +122,7 @@ def test_encode_without_a_seed_draws_nothing() -> None:
 
 
 def test_encode_with_a_seed_draws_with_the_noise_of_its_own_stream() -> None:
-    posterior = run(FakeModel().model.encode(OBSERVATIONS, 7, 5, (), None))
+    posterior = run(FakeModel().model.encode(OBSERVATIONS, 7, 5, (), Execution(None)))
     noise = standard_normal(7, Stream.ENCODE, 5, 4, 2)
     np.testing.assert_array_equal(posterior.latents, OBSERVATIONS[:, :2] + noise)
 
@@ -111,7 +154,7 @@ def test_labels_are_one_for_all_items_or_one_for_each(
 
 def test_labels_reach_the_encoder() -> None:
     fake = FakeModel(labels=("cat", "dog"))
-    run(fake.model.encode(OBSERVATIONS, None, 0, [1], None))
+    run(fake.model.encode(OBSERVATIONS, None, 0, [1], Execution(None)))
     assert fake.encoder.inputs[0]["label"].tolist() == [1, 1, 1, 1]
 
 
@@ -160,7 +203,7 @@ def gone(fake: FakeModel) -> list[BaseException | None]:
     """How a decode ends whose caller goes away while it waits."""
     fake.decoder.function = None  # never answers
     ended: list[BaseException | None] = []
-    decoding = fake.model.decode(np.ones((2, 2), np.float32), None, (), None)
+    decoding = fake.model.decode(np.ones((2, 2), np.float32), None, (), Execution(None))
     task = Task(decoding, lambda value, error: ended.append(error))
     task.step()
     task.cancel()
@@ -224,13 +267,13 @@ class Idle:
 def test_real_graphs_draw_the_same_items_however_a_range_is_split(
     digits_repository: Path,
 ) -> None:
-    [version] = read_repository(digits_repository)
+    version = read_version(digits_repository, "digits", 1)
     model = load_model(
         version, SessionOptions(CPU, threads=1), BatchingOptions(), Metrics(), Idle()
     )
 
     whole, *parts = (
-        run(model.sample(count, 7, start, 1.0, (), None))
+        run(model.sample(count, 7, start, 1.0, (), Execution(None)))
         for start, count in [(0, 100), (0, 37), (37, 63)]
     )
     for batcher in model.batchers.values():

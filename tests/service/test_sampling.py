@@ -83,6 +83,14 @@ def test_an_item_is_the_same_alone_and_in_a_range(start: int, size: int) -> None
     np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
+def test_items_too_large_to_be_computed_at_once_are_the_same_alone() -> None:
+    size = 30_000
+    together = standard_normal(SEED, Stream.SAMPLE, 3, 5, size)
+    for item in range(5):
+        alone = standard_normal(SEED, Stream.SAMPLE, 3 + item, 1, size)
+        np.testing.assert_array_equal(together[item], alone[0])
+
+
 @given(
     seed=st.integers(0, MASK),
     start=st.integers(0, MAX_INDEX - 40),

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from service.repository import Graph, read_repository
+from service.repository import Graph, read_version
 from service.session import (
     CPU,
     CUDA,
@@ -26,7 +26,7 @@ ON_CPU = SessionOptions(CPU, threads=1)
 @pytest.fixture(scope="module")
 def graphs(digits_repository: Path) -> Mapping[str, Graph]:
     """The graphs of the digits model."""
-    return read_repository(digits_repository)[0].graphs
+    return read_version(digits_repository, "digits", 1).graphs
 
 
 @pytest.fixture(scope="module")

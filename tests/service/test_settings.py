@@ -16,7 +16,7 @@ def read(*arguments: str, **environment: str) -> Settings:
 
 def test_the_defaults_are_the_documented_ports_and_no_delay() -> None:
     assert read() == Settings(
-        repository=Path("models"),
+        repository="models",
         listen="[::]:8500",
         metrics_port=9090,
         provider="auto",
@@ -33,7 +33,13 @@ def test_the_defaults_are_the_documented_ports_and_no_delay() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [
-        ("repository", "/srv/models", Path("/srv/models")),
+        ("repository", "/srv/models", "/srv/models"),
+        ("cache", "/var/cache/models", Path("/var/cache/models")),
+        ("version_policy", "latest 2", "latest 2"),
+        ("model_control", "poll", "poll"),
+        ("repository_poll_seconds", "2.5", 2.5),
+        ("load_models", "a,b", "a,b"),
+        ("wanted_file", "wanted.json", Path("wanted.json")),
         ("listen", "127.0.0.1:0", "127.0.0.1:0"),
         ("metrics_port", "0", 0),
         ("metrics_host", "127.0.0.1", "127.0.0.1"),
@@ -45,6 +51,15 @@ def test_the_defaults_are_the_documented_ports_and_no_delay() -> None:
         ("tls_certificate", "tls.crt", Path("tls.crt")),
         ("tls_key", "tls.key", Path("tls.key")),
         ("tls_client_ca", "ca.crt", Path("ca.crt")),
+        ("tokens", "tokens.toml", Path("tokens.toml")),
+        ("jwt_keys", "keys.json", Path("keys.json")),
+        ("jwt_issuer", "https://issuer.test", "https://issuer.test"),
+        ("jwt_audience", "vae", "vae"),
+        ("jwt_rights_claim", "roles", "roles"),
+        ("jwt_leeway", "5", 5.0),
+        ("trace_endpoint", "http://collector:4318/v1/traces", "http://collector:4318/v1/traces"),
+        ("trace_ratio", "0.5", 0.5),
+        ("slow_request_seconds", "2.5", 2.5),
         ("threads", "3", 3),
         ("max_queue_delay_ms", "1.5", 1.5),
         ("max_queue_items", "7", 7),
@@ -104,6 +119,11 @@ def test_variables_of_others_are_left_alone() -> None:
         ("--drain-delay", "-0.1"),
         ("--drain-timeout", "soon"),
         ("--log-level", "loud"),
+        ("--version-policy", "newest"),
+        ("--version-policy", "latest 0"),
+        ("--version-policy", "1,0"),
+        ("--model-control", "auto"),
+        ("--repository-poll-seconds", "0"),
     ],
 )
 class TestAWrongValue:

@@ -19,9 +19,16 @@ TABLE = [
     (INVALID_COUNT, Code.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
     (errors.ModelNotFound("no such model"), Code.NOT_FOUND, "MODEL_NOT_FOUND"),
     (errors.LatentSpaceMismatch("other"), Code.FAILED_PRECONDITION, "LATENT_SPACE_MISMATCH"),
+    (errors.ModelControlOff("off"), Code.FAILED_PRECONDITION, "MODEL_CONTROL_OFF"),
+    (errors.LoadFailed("damaged"), Code.FAILED_PRECONDITION, "LOAD_FAILED"),
     (errors.HealthUnknown("no such service"), Code.NOT_FOUND, "SERVICE_NOT_FOUND"),
     (errors.Cancelled("the caller is gone"), Code.CANCELLED, "CANCELLED"),
+    (errors.Unauthenticated("CREDENTIALS_X", "x"), Code.UNAUTHENTICATED, "CREDENTIALS_X"),
+    (errors.PermissionDenied("read"), Code.PERMISSION_DENIED, "RIGHT_MISSING"),
     (errors.ModelNotReady("loading"), Code.UNAVAILABLE, "MODEL_NOT_READY"),
+    (errors.NotOffered("no scorer"), Code.FAILED_PRECONDITION, "NOT_OFFERED"),
+    (errors.ModelControlOff("off"), Code.FAILED_PRECONDITION, "MODEL_CONTROL_OFF"),
+    (errors.LoadFailed("damaged"), Code.FAILED_PRECONDITION, "LOAD_FAILED"),
     (errors.QueueFull(2.5), Code.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     (errors.Draining("draining"), Code.UNAVAILABLE, "DRAINING"),
     (errors.ExpiredInQueue("expired"), Code.DEADLINE_EXCEEDED, "EXPIRED_IN_QUEUE"),
@@ -68,7 +75,15 @@ def test_an_error_has_its_code(error: errors.ServiceError, code: Code, reason: s
 
 @ROWS
 def test_an_error_has_its_reason(error: errors.ServiceError, code: Code, reason: str) -> None:
-    assert details(error)[0] == error_details_pb2.ErrorInfo(reason=reason, domain="vae.v1")
+    first = details(error)[0]
+    assert isinstance(first, error_details_pb2.ErrorInfo)
+    assert (first.reason, first.domain) == (reason, "vae.v1")
+
+
+def test_a_missing_right_is_named() -> None:
+    first = details(errors.PermissionDenied("read"))[0]
+    assert isinstance(first, error_details_pb2.ErrorInfo)
+    assert first.metadata == {"right": "read"}
 
 
 @ROWS

@@ -8,7 +8,7 @@ from hypothesis import given
 from vae.v1 import tensor_pb2
 
 from service.errors import InvalidRequest
-from service.tensors import from_array, to_array
+from service.tensors import from_array, to_array, to_codes
 
 FLOAT32 = tensor_pb2.DATA_TYPE_FLOAT32
 
@@ -154,3 +154,36 @@ def test_an_array_survives_the_wire(array: np.ndarray) -> None:
     read = to_array(wire, "observations", array.shape[1:], 5)
     assert (read.dtype, read.shape) == (np.float32, array.shape)
     assert read.tobytes() == array.tobytes()
+
+
+def test_codes_are_a_view_of_int64() -> None:
+    codes = np.arange(12, dtype=np.int64).reshape(2, 2, 3)
+    wire = from_array(codes)
+    assert wire.data_type == tensor_pb2.DATA_TYPE_INT64
+    read = to_codes(wire, "latents", (2, 3), 10)
+    assert read.dtype == np.int64
+    np.testing.assert_array_equal(read, codes)
+
+
+@pytest.mark.parametrize(
+    ("wire", "field", "description"),
+    [
+        (tensor([4, 2, 3]), "latents.data_type", "expected DATA_TYPE_INT64"),
+        (
+            tensor([4, 3, 2], b"", tensor_pb2.DATA_TYPE_INT64),
+            "latents.shape",
+            "expected [items, 2, 3], not [4, 3, 2]",
+        ),
+        (
+            tensor([1, 2, 3], b"1234", tensor_pb2.DATA_TYPE_INT64),
+            "latents.data",
+            "expected 48 bytes for shape [1, 2, 3], not 4",
+        ),
+    ],
+)
+def test_what_is_no_tensor_of_codes_is_refused(
+    wire: tensor_pb2.Tensor, field: str, description: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        to_codes(wire, "latents", (2, 3), 10)
+    assert (caught.value.field, caught.value.description) == (field, description)

@@ -191,6 +191,7 @@ def test_a_fit_leaves_a_report_that_can_be_written_again(
     digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     html = (digits_run / "report.html").read_text()
+    assert "<dt>objective</dt><dd>elbo</dd>" in html
     assert f"<h1>{load_run(digits_run).config.preset}</h1>" in html
     assert "at most 23" in html
 

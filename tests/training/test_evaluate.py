@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tests.training.wrapped import Wrapped
+from training.batches import layout_of
 from training.config import FitConfig
 from training.data import Dataset
 from training.evaluate import Effort, Items, evaluate, evaluate_items, posteriors
@@ -16,7 +17,7 @@ from training.evaluate import test_items as items_of_test  # no test
 from training.evaluation import Evaluation
 from training.fit import initial_model
 from training.likelihoods import bits_per_dim
-from training.models import Layout, MlpConfig, Vae
+from training.models import AutoregressiveConfig, Layout, MlpConfig, Vae
 
 QUICK = Effort(draws=1, importance_samples=20)
 
@@ -137,6 +138,14 @@ def test_the_log_likelihood_is_above_the_elbo_and_has_its_error(
     assert evaluation.document()["bounds"][0]["k"] == 1
 
 
+def test_a_model_that_costs_much_says_how_few_draws_it_gets(tiny_dataset: Dataset) -> None:
+    settings = AutoregressiveConfig(2, (4,), channels=2, layers=0, kernel=1)
+    costly = settings.build(layout_of(tiny_dataset)).eval()
+    costly.importance_samples, costly.importance_items = 3, 7
+    evaluation = evaluate(costly, tiny_dataset)
+    assert (evaluation.importance_samples, evaluation.importance_items) == (3, 7)
+
+
 def test_the_rate_by_unit_adds_up_to_the_rate(model: Vae, tiny_dataset: Dataset) -> None:
     evaluation = evaluate(model, tiny_dataset, QUICK)
     assert len(evaluation.rate_by_unit) == 3
@@ -229,7 +238,10 @@ def test_a_codebook_has_its_usage_and_no_units(model: Vae, tiny_dataset: Dataset
     assert evaluation.used_codes in (0.2, 0.4)
     assert evaluation.perplexity is not None
     assert 1 <= evaluation.perplexity <= 2
+    assert evaluation.rate is not None
     assert evaluation.active_units is None
+    assert evaluation.active_units_by_rate is None
+    assert evaluation.rate_by_unit == ()
     assert evaluation.log_likelihood is None
 
 

@@ -89,6 +89,16 @@ def test_a_learned_standard_deviation_converges_to_the_error_of_the_means() -> N
     assert likelihood.log_std().exp().item() == pytest.approx(optimum, rel=0.01)
 
 
+def test_a_learned_standard_deviation_of_pixels_starts_at_the_largest_for_their_mean() -> None:
+    likelihood = Gaussian("learned")
+    output = torch.nn.Linear(2, 4)
+    with torch.no_grad():
+        likelihood.initialize(output, torch.full((1, 2, 2), 0.2))
+        assert likelihood.log_std().exp().item() == pytest.approx(0.4)  # of 0 and 1, 1 in 5
+        likelihood.initialize(output, torch.zeros(1, 2, 2))
+    assert likelihood.log_std().exp().item() == pytest.approx(0.0995, rel=0.01)
+
+
 def test_a_learned_standard_deviation_has_a_floor() -> None:
     likelihood = Gaussian("learned")
     likelihood.raw_log_std.data.fill_(-100)

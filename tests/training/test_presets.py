@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ NAMES = {
     "mnist-conv",
     "mnist-iwae50",
     "mnist-conditional",
+    "mnist-collapsed",
+    "mnist-cured",
     "shapes-beta",
     "shapes-beta-tc",
 }
@@ -68,6 +71,13 @@ def test_a_description_is_one_line(name: str) -> None:
 
 def test_the_promised_presets_are_there() -> None:
     assert set(presets()) >= NAMES
+
+
+def test_the_cured_twin_differs_from_the_collapsed_one_by_the_remedy_alone() -> None:
+    collapsed, cured = (presets()[f"mnist-{name}"].config for name in ("collapsed", "cured"))
+    assert cured.objective.free_bits > 0
+    objective = replace(cured.objective, annealing="none", annealing_fraction=0.5, free_bits=0.0)
+    assert replace(cured, preset="mnist-collapsed", objective=objective) == collapsed
 
 
 @pytest.mark.parametrize(

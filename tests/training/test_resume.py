@@ -17,7 +17,7 @@ from training.data import Dataset
 from training.errors import InterruptedFit, RunError, TrainingError
 from training.fit import Fitted, fit
 from training.journal import read_description
-from training.models import MlpConfig
+from training.models import AutoregressiveConfig, MlpConfig
 from training.objectives import ObjectiveConfig
 
 TIMES = {"seconds", "images_per_second"}
@@ -82,6 +82,18 @@ def test_a_fit_that_was_stopped_twice_is_bitwise_the_one_that_was_not(
     assert_equal(resumed, fit(config, tiny_dataset))
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert curve([json.loads(line) for line in lines]) == curve(resumed.history)
+
+
+def test_a_fit_that_hides_pixels_goes_on_bitwise(
+    config: FitConfig, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    model = AutoregressiveConfig(2, (8,), channels=4, layers=0, kernel=3, input_dropout=0.3)
+    config = replace(config, model=model)
+    interrupted(config, tiny_dataset, tmp_path, 4)
+
+    resumed = fit(config, tiny_dataset, directory=tmp_path, resume=True)
+
+    assert_equal(resumed, fit(config, tiny_dataset))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -42,6 +42,24 @@ def test_uint8_observations_stay_uint8() -> None:
     np.testing.assert_array_equal(messages.to_pixels(tensor), levels)
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.int32])
+def test_latents_of_integers_are_codes(dtype: type) -> None:
+    codes = np.arange(6, dtype=dtype).reshape(2, 3)
+
+    tensor = messages.to_latents(codes)
+
+    assert tensor.data_type == tensor_pb2.DATA_TYPE_INT64
+    returned = messages.from_latents(tensor)
+    assert returned.dtype == np.int64
+    np.testing.assert_array_equal(returned, codes)
+
+
+def test_latents_of_real_numbers_are_float32() -> None:
+    tensor = messages.to_latents(np.array([[0.5, -1.0]]))
+
+    np.testing.assert_array_equal(messages.from_latents(tensor), np.float32([[0.5, -1.0]]))
+
+
 def test_a_tensor_of_an_unknown_type_is_refused() -> None:
     tensor = tensor_pb2.Tensor(data_type=tensor_pb2.DATA_TYPE_UINT8, shape=[1], data=b"\x00")
 

@@ -47,6 +47,8 @@ class Autoencoder(nn.Module):
 
     family = "autoencoder"
     label_count: None = None
+    standard_prior = True
+    bounds_likelihood = False
 
     def __init__(
         self,

@@ -1,6 +1,8 @@
 """Family "autoregressive": a VAE whose decoder is a PixelCNN that also knows the latents."""
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import torch
@@ -29,7 +31,10 @@ class AutoregressiveConfig:
     `layers` and `kernel` (odd) of the PixelCNN decide how far a pixel sees, see `GatedPixelCnn`:
     far enough, and the decoder needs no latents; with no layers and kernel 1 it sees its left and
     its upper neighbour alone. `channels` are the PixelCNN's and `map_channels` those of the map
-    that dense layers of `hidden_sizes` make of the latents.
+    that dense layers of `hidden_sizes` make of the latents; 0 tells every pixel the latents alone.
+    In a fit each pixel that the decoder is given is hidden with probability `input_dropout`, so
+    that it needs the latents more (word dropout of Bowman et al. 2016); the data's mean stands
+    for a hidden one.
     """
 
     latent_size: int = 16
@@ -38,6 +43,7 @@ class AutoregressiveConfig:
     layers: int = 4
     kernel: int = 5
     map_channels: int = 2
+    input_dropout: float = 0.0
     activation: Activation = "tanh"
     family: Literal["autoregressive"] = "autoregressive"
 
@@ -45,7 +51,9 @@ class AutoregressiveConfig:
         check_sizes(self.latent_size, self.hidden_sizes, channels=(self.channels,))
         require(self.layers >= 0, "model.layers must not be negative")
         require(self.kernel >= 1 and self.kernel % 2 == 1, "model.kernel must be odd")
-        require(self.map_channels >= 1, "model.map_channels must be at least 1")
+        require(self.map_channels >= 0, "model.map_channels must not be negative")
+        holds = 0 <= self.input_dropout < 1
+        require(holds, "model.input_dropout must be at least 0 and below 1")
 
     def build(self, layout: Layout) -> "AutoregressiveVae":
         """A model with fresh weights from torch's default generator.
@@ -62,12 +70,16 @@ class AutoregressiveVae(nn.Module):
 
     The likelihood is exact, as a pixel's factor knows the true pixels before it. `decode` has no
     such pixels, and their mean given the latents alone no one can compute; it approximates it in
-    a few passes, see there. `draw` gives true draws, in a pass for each pixel.
+    a few passes, see there. `draw` gives true draws, pixel by pixel.
     """
 
     family = "autoregressive"
     likelihood_name = Bernoulli.name
     label_count: None = None
+    importance_samples = 20
+    importance_items = 200
+    standard_prior = True
+    bounds_likelihood = True
 
     def __init__(self, config: AutoregressiveConfig, layout: Layout) -> None:
         super().__init__()
@@ -76,15 +88,26 @@ class AutoregressiveVae(nn.Module):
         dims = height * width
         self.encoder = dense_encoder(dims, hidden, 2 * latents, kind)
         shape = (config.map_channels, height, width)
-        self.decoder = dense_decoder(latents, hidden, shape, kind)
+        self.decoder = dense_decoder(latents, hidden, shape, kind) if shape[0] else nn.Identity()
         self.pixelcnn = GatedPixelCnn(
-            1, False, height, width, config.channels, config.layers, shape[0], config.kernel
+            categories=1,
+            embedding=False,
+            height=height,
+            width=width,
+            channels=config.channels,
+            layers=config.layers,
+            condition_size=config.map_channels or latents,
+            kernel=config.kernel,
         )
         self.offset = nn.Parameter(torch.zeros(layout.observation_shape))
         self.likelihood = Bernoulli()
         self.observation_shape = layout.observation_shape
         self.noise_shape: tuple[int, ...] = (latents,)
         self.latent_shape: tuple[int, ...] = (latents,)
+        # In a fit noise of the pixels follows that of the latents; those below a quantile hide.
+        dropout = config.input_dropout
+        self.training_noise_shape: tuple[int, ...] = (latents + dims if dropout else latents,)
+        self.quantile = NormalDist().inv_cdf(dropout) if dropout else -math.inf
 
     def posterior(self, observations: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """mean and log_variance of q(z given x), each [N, L]."""
@@ -112,7 +135,7 @@ class AutoregressiveVae(nn.Module):
         The first pass is given the mean of the data, each further one the last one's answer.
         """
         condition = self._condition(latents)
-        expected = torch.sigmoid(self.offset)[None] + torch.zeros_like(condition[:, :1])
+        expected = torch.sigmoid(self.offset).expand(latents.shape[0], -1, -1, -1)
         for _ in range(DECODING_PASSES):
             expected = torch.sigmoid(self._logits(expected, condition))
         return expected
@@ -133,10 +156,17 @@ class AutoregressiveVae(nn.Module):
         return self.likelihood.distortion(logits, observations)
 
     def elbo_terms(self, observations: Tensor, noise: Tensor, label: Tensor | None = None) -> Terms:
-        """rate [N, L], distortion, log_weight and auxiliary [N] for one draw."""
-        latents, mean, log_variance = self.encode(observations, noise)
-        distortion = self.distortion(observations, latents)
-        ratio = standard_log_ratio(latents, log_variance, noise)
+        """rate [N, L], distortion, log_weight and auxiliary [N] for one draw.
+
+        With noise [N, *training_noise_shape] the decoder is not given all pixels.
+        """
+        size = self.latent_shape[0]
+        of_latents, of_pixels = noise[:, :size], noise[:, size:]
+        latents, mean, log_variance = self.encode(observations, of_latents)
+        given = self._hidden(observations, of_pixels) if of_pixels.shape[1] else observations
+        logits = self._logits(given, self._condition(latents))
+        distortion = self.likelihood.distortion(logits, observations)
+        ratio = standard_log_ratio(latents, log_variance, of_latents)
         rate = standard_rate(mean, log_variance)
         return Terms(rate, distortion, ratio - distortion, torch.zeros_like(distortion))
 
@@ -148,6 +178,10 @@ class AutoregressiveVae(nn.Module):
     def _condition(self, latents: Tensor) -> Tensor:
         condition: Tensor = self.decoder(latents)
         return condition
+
+    def _hidden(self, pixels: Tensor, noise: Tensor) -> Tensor:
+        hidden = noise.view_as(pixels) < self.quantile
+        return torch.where(hidden, torch.sigmoid(self.offset.detach()), pixels)
 
     def _logits(self, pixels: Tensor, condition: Tensor) -> Tensor:
         logits: Tensor = self.pixelcnn(pixels, condition)

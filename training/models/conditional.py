@@ -61,6 +61,7 @@ class ConditionalVae(nn.Module):
     """
 
     family = "conditional"
+    bounds_likelihood = True
 
     def __init__(
         self,
@@ -79,6 +80,7 @@ class ConditionalVae(nn.Module):
         self.likelihood_name: str = likelihood.name
         self.observation_shape = layout.observation_shape
         self.labels = layout.label_count
+        self.standard_prior = not learned_prior
         self.noise_shape: tuple[int, ...] = (latent_size,)
         self.latent_shape: tuple[int, ...] = (latent_size,)
         zeros = torch.zeros(self.labels, 2 * latent_size)

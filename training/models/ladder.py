@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.errors import require
 from training.likelihoods import GaussianStd, Likelihood, LikelihoodName, build_likelihood
-from training.model import Layout, Terms
+from training.model import LatentGroup, Layout, Terms
 from training.models.blocks import Draw, Enlarge, Residual, Side, TopDownBlock
 from training.models.checks import check_sizes
 from training.models.gaussians import gaussian_rate, log_density, reparameterize
@@ -55,24 +55,6 @@ class LadderConfig:
         return Ladder(self, build_likelihood(self.likelihood, self.gaussian_std, layout), layout)
 
 
-@dataclass(frozen=True)
-class LatentGroup:
-    """Where a group lies in the flat latents: `size` numbers from `offset` on, as (C, H, W)."""
-
-    name: str
-    shape: tuple[int, int, int]
-    offset: int
-
-    @property
-    def size(self) -> int:
-        """How many latents it has."""
-        return math.prod(self.shape)
-
-    def of(self, flat: Tensor) -> Tensor:
-        """Its part [N, *shape] of latents or noise [N, L]."""
-        return flat[:, self.offset : self.offset + self.size].reshape(-1, *self.shape)
-
-
 class Ladder(nn.Module):
     """p(z_1) p(z_2 given z_1) ... p(x given z_1, ..., z_G), with a q in the same order.
 
@@ -82,6 +64,10 @@ class Ladder(nn.Module):
 
     family = "ladder"
     label_count: None = None
+    importance_samples = 20
+    importance_items = 200
+    standard_prior = False
+    bounds_likelihood = True
 
     def __init__(self, config: LadderConfig, likelihood: Likelihood, layout: Layout) -> None:
         super().__init__()

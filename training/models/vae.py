@@ -22,6 +22,8 @@ class Vae(nn.Module):
     """
 
     label_count: None = None
+    standard_prior = True
+    bounds_likelihood = True
 
     def __init__(
         self,

@@ -72,6 +72,8 @@ class Vq(nn.Module):
 
     family = "vq"
     label_count: None = None
+    standard_prior = False
+    bounds_likelihood = True
 
     def __init__(
         self, config: VqConfig, likelihood: Likelihood, layout: Layout, grid: tuple[int, int]

@@ -57,7 +57,7 @@ def render(subject: Subject) -> bytes:
         sections.interpolations(scene),
         sections.arithmetic(scene),
         sections.latent_space(scene),
-        sections.rate_by_unit(subject.evaluation),
+        sections.rate_by_unit(scene, subject.evaluation),
     )
     return page(subject.title, subject.facts, [section for section in shown if section])
 

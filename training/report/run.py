@@ -12,6 +12,7 @@ from training.errors import RunError
 from training.evaluate import SEED, test_items
 from training.evaluation import Evaluation
 from training.model import Model
+from training.objectives import ObjectiveConfig
 from training.presets import outcomes, presets
 from training.report import Goal, Subject, render
 
@@ -59,8 +60,20 @@ def _facts(config: FitConfig, model: Model, dataset: Dataset) -> list[tuple[str,
         ("model", f"family {config.model.family}, {parameters:,} parameters"),
         ("latents", " x ".join(map(str, model.latent_shape))),
         ("likelihood", model.likelihood_name),
+        ("objective", _objective(config)),
         ("fit", f"{config.epochs} epochs, batches of {config.batch_size}, seed {config.seed}"),
     ]
+
+
+def _objective(config: FitConfig) -> str:
+    """Its name, and the settings that are not the usual ones."""
+    chosen, usual = vars(config.objective), vars(ObjectiveConfig())
+    settings = [
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in chosen.items()
+        if name != "name" and value != usual[name]
+    ]
+    return ", ".join([chosen["name"].replace("_", " "), *settings])
 
 
 def _goals(config: FitConfig, evaluation: Evaluation) -> list[Goal]:

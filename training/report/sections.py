@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.evaluate import Items, Quantized, is_bound, posteriors
+from training.evaluate import Items, posteriors
 from training.evaluation import Evaluation
 from training.geometry import lerp, principal_components, slerp
 from training.latent_statistics import ACTIVE_RATE, moments
-from training.model import Model
+from training.model import DrawsPixels, Model, Quantized
+from training.models.pixelcnn import logistic
 from training.report.charts import bars, curves, points
 from training.report.page import Charts, Picture, Rows, Section
 from training.report.tiles import columns, strip
@@ -83,7 +84,7 @@ def scene(model: Model, items: Items, label_names: tuple[str, ...] = ()) -> Scen
 def training_curves(model: Model, history: Sequence[Mapping[str, float | int]]) -> Section | None:
     """ELBO, rate and distortion over epochs, from the lines of metrics.jsonl."""
     titles = {"distortion": "distortion"}
-    if is_bound(model):
+    if model.bounds_likelihood:
         titles = {"negative_elbo": "ELBO", "rate": "rate"} | titles
     over = "epoch" if all("epoch" in line for line in history) else "step"
     panels = {}
@@ -100,8 +101,11 @@ def training_curves(model: Model, history: Sequence[Mapping[str, float | int]]) 
     if not panels:
         return None
     text = "The first steps may lie outside."
-    if is_bound(model):
-        text = f"The ELBO is minus rate and distortion. {text}"
+    if model.bounds_likelihood:
+        text = (
+            "The ELBO is minus rate and distortion, of weight 1 and without what else the "
+            f"objective adds. {text}"
+        )
     return Section("Training", text, [Charts([curves(panels, over)])])
 
 
@@ -122,7 +126,8 @@ def reconstructions(scene: Scene) -> Section:
             alt = f"{name}s of items {start} to {min(end, len(observations)) - 1}"
             rows.append((name, strip(shown[start:end], alt, scene.limits)))
         rows.append(None)
-    text = "Items as the model sees them, above the decoded mean of their posterior."
+    latents_text = "their codes" if isinstance(model, Quantized) else "the mean of their posterior"
+    text = f"Items as the model sees them, above the observation decoded from {latents_text}."
     return Section("Reconstructions", text, [Rows(rows[:-1])])
 
 
@@ -136,11 +141,19 @@ def prior_samples(scene: Scene, generator: torch.Generator) -> Section:
     for label_number, name in kinds[:20]:
         noise = torch.randn(count, *model.noise_shape, generator=generator).to(device)
         label = scene.label(torch.full((count,), label_number))
-        drawn = model.decode(model.sample_prior(noise, label), label)
+        latents = model.sample_prior(noise, label)
         alt = f"{count} samples from the prior" + (f" of label {name}" if name else "")
-        rows.append((name, strip(drawn, alt, scene.limits)))
-    asked = " Each row was asked for its label." if model.label_count else ""
-    text = f"Means of the likelihood for latents drawn from the prior.{asked}"
+        rows.append((name, strip(model.decode(latents, label), alt, scene.limits)))
+        if isinstance(model, DrawsPixels):
+            shape = (count, *model.observation_shape[1:])
+            pixel_noise = logistic(torch.randn(shape, generator=generator)).to(device)
+            pixels = model.draw(latents, pixel_noise)
+            rows.append(("drawn", strip(pixels, f"{alt}, their pixels drawn", scene.limits)))
+    text = "Means of the likelihood for latents drawn from the prior."
+    if model.label_count:
+        text += " Each row was asked for its label."
+    if isinstance(model, DrawsPixels):
+        text += " Below each row, pixels that are drawn given the same latents and one another."
     return Section("Samples from the prior", text, [Rows(rows)])
 
 
@@ -249,17 +262,17 @@ def latent_space(scene: Scene) -> Section | None:
     return Section("Latent space", text, [Charts(charts)])
 
 
-def rate_by_unit(evaluation: Evaluation) -> Section | None:
+def rate_by_unit(scene: Scene, evaluation: Evaluation) -> Section | None:
     """The rate of each latent or group of latents as bars."""
-    if not evaluation.rate_by_unit:
+    rates = evaluation.rate_by_unit
+    if not rates:
         return None
+    unit = "latent" if len(rates) == math.prod(scene.model.latent_shape) else "group"
     text = (
-        f"Which latents carry information. Above {ACTIVE_RATE:g} nats, the dashed line, one counts "
+        f"Which {unit}s carry information. Above {ACTIVE_RATE:g} nats, the dashed line, one counts "
         "as active by rate."
     )
-    return Section(
-        "Rate by latent", text, [Charts([bars(evaluation.rate_by_unit, ACTIVE_RATE, "latent")])]
-    )
+    return Section(f"Rate by {unit}", text, [Charts([bars(rates, ACTIVE_RATE, unit)])])
 
 
 def _pairs(scene: Scene, count: int, same: bool = False) -> list[tuple[int, int]]:

@@ -160,6 +160,8 @@ class Model(_message.Message):
     MAX_REQUEST_ITEMS_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     TRAINING_METRICS_FIELD_NUMBER: _builtins.int
+    CODE_COUNT_FIELD_NUMBER: _builtins.int
+    LATENT_GROUPS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"models/NAME/versions/N"."""
     default_version: _builtins.bool
@@ -180,17 +182,19 @@ class Model(_message.Message):
     """Most items in one request."""
     digest: _builtins.str
     """SHA-256 of the version's manifest in hexadecimal: what exactly is being served."""
+    code_count: _builtins.int
+    """How many codes there are for each latent, which are 0 to code_count - 1; 0 where latents are real numbers."""
     @_builtins.property
     def observations(self) -> _tensor_pb2.TensorSpec:
         """Observations as Encode takes and Decode gives them."""
 
     @_builtins.property
     def value_range(self) -> _tensor_pb2.ValueRange:
-        """Smallest and largest value of an observation."""
+        """Smallest and largest value of an observation; infinite where any number is one."""
 
     @_builtins.property
     def latents(self) -> _tensor_pb2.TensorSpec:
-        """Latents as Encode gives and Decode takes them."""
+        """Latents as Encode gives and Decode takes them; int64 where they are codes."""
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -201,6 +205,10 @@ class Model(_message.Message):
         """What training measured on the test split: "elbo", "rate", "distortion" in nats per item, "bits_per_dim",
         "active_units".
         """
+
+    @_builtins.property
+    def latent_groups(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]:
+        """How flat latents divide into groups that follow each other, from the top of a hierarchy; one group else."""
 
     def __init__(
         self,
@@ -220,10 +228,12 @@ class Model(_message.Message):
         max_request_items: _builtins.int = ...,
         digest: _builtins.str = ...,
         training_metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        code_count: _builtins.int = ...,
+        latent_groups: _abc.Iterable[_tensor_pb2.TensorSpec] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latents", b"latents", "observations", b"observations", "value_range", b"value_range"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_version", b"default_version", "digest", b"digest", "execution_provider", b"execution_provider", "family", b"family", "labels", b"labels", "latent_space", b"latent_space", "latents", b"latents", "likelihood", b"likelihood", "max_batch_size", b"max_batch_size", "max_request_items", b"max_request_items", "name", b"name", "observations", b"observations", "prior", b"prior", "training_metrics", b"training_metrics", "value_range", b"value_range"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_count", b"code_count", "default_version", b"default_version", "digest", b"digest", "execution_provider", b"execution_provider", "family", b"family", "labels", b"labels", "latent_groups", b"latent_groups", "latent_space", b"latent_space", "latents", b"latents", "likelihood", b"likelihood", "max_batch_size", b"max_batch_size", "max_request_items", b"max_request_items", "name", b"name", "observations", b"observations", "prior", b"prior", "training_metrics", b"training_metrics", "value_range", b"value_range"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,6 +33,8 @@ class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.Val
     """Unsigned integer, 1 byte."""
     DATA_TYPE_INT64: _DataType.ValueType  # 3
     """Signed integer, two's complement, 8 bytes."""
+    DATA_TYPE_FLOAT16: _DataType.ValueType  # 4
+    """IEEE 754 binary16, 2 bytes."""
 
 class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
     """Type of one tensor element. Elements are little-endian."""
@@ -45,6 +47,8 @@ DATA_TYPE_UINT8: DataType.ValueType  # 2
 """Unsigned integer, 1 byte."""
 DATA_TYPE_INT64: DataType.ValueType  # 3
 """Signed integer, two's complement, 8 bytes."""
+DATA_TYPE_FLOAT16: DataType.ValueType  # 4
+"""IEEE 754 binary16, 2 bytes."""
 Global___DataType: _TypeAlias = DataType  # noqa: Y015
 
 @_typing.final

@@ -25,39 +25,63 @@ _sym_db = _symbol_database.Default()
 from vae.v1 import tensor_pb2 as vae_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18vae/v1/vae_service.proto\x12\x06vae.v1\x1a\x13vae/v1/tensor.proto\"\x88\x02\n\rSampleRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0csample_count\x18\x02 \x01(\x03\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x0bstart_index\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x05 \x01(\x02H\x02\x88\x01\x01\x12\x0e\n\x06labels\x18\x06 \x03(\x03\x12\x39\n\x14observation_encoding\x18\x07 \x01(\x0e\x32\x1b.vae.v1.ObservationEncoding\x12\x17\n\x0finclude_latents\x18\x08 \x01(\x08\x42\x07\n\x05_seedB\x0e\n\x0c_start_indexB\x0e\n\x0c_temperature\"\x8a\x01\n\x0eSampleResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x0cobservations\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x1f\n\x07latents\x18\x03 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x14\n\x0clatent_space\x18\x05 \x01(\t\"\xb3\x01\n\rEncodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x0cobservations\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x17\n\x0finclude_latents\x18\x03 \x01(\x08\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x0bstart_index\x18\x05 \x01(\x04H\x01\x88\x01\x01\x12\x0e\n\x06labels\x18\x06 \x03(\x03\x42\x07\n\x05_seedB\x0e\n\x0c_start_index\"\xb6\x01\n\x0e\x45ncodeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1c\n\x04mean\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12$\n\x0clog_variance\x18\x03 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x1f\n\x07latents\x18\x04 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x14\n\x0clatent_space\x18\x06 \x01(\tB\x07\n\x05_seed\"\xb6\x01\n\rDecodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1f\n\x07latents\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x19\n\x0clatent_space\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06labels\x18\x04 \x03(\x03\x12\x39\n\x14observation_encoding\x18\x05 \x01(\x0e\x32\x1b.vae.v1.ObservationEncodingB\x0f\n\r_latent_space\"E\n\x0e\x44\x65\x63odeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x0cobservations\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\"R\n\x13SampleStreamRequest\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.vae.v1.SampleRequest\x12\x13\n\x0b\x63hunk_items\x18\x02 \x01(\x03\"U\n\x14SampleStreamResponse\x12(\n\x08response\x18\x01 \x01(\x0b\x32\x16.vae.v1.SampleResponse\x12\x13\n\x0bstart_index\x18\x02 \x01(\x04\"=\n\x13\x45ncodeStreamRequest\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.vae.v1.EncodeRequest\"@\n\x14\x45ncodeStreamResponse\x12(\n\x08response\x18\x01 \x01(\x0b\x32\x16.vae.v1.EncodeResponse\"=\n\x13\x44\x65\x63odeStreamRequest\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.vae.v1.DecodeRequest\"@\n\x14\x44\x65\x63odeStreamResponse\x12(\n\x08response\x18\x01 \x01(\x0b\x32\x16.vae.v1.DecodeResponse*}\n\x13ObservationEncoding\x12$\n OBSERVATION_ENCODING_UNSPECIFIED\x10\x00\x12 \n\x1cOBSERVATION_ENCODING_FLOAT32\x10\x01\x12\x1e\n\x1aOBSERVATION_ENCODING_UINT8\x10\x02\x32\xa2\x03\n\nVaeService\x12\x37\n\x06Sample\x12\x15.vae.v1.SampleRequest\x1a\x16.vae.v1.SampleResponse\x12\x37\n\x06\x45ncode\x12\x15.vae.v1.EncodeRequest\x1a\x16.vae.v1.EncodeResponse\x12\x37\n\x06\x44\x65\x63ode\x12\x15.vae.v1.DecodeRequest\x1a\x16.vae.v1.DecodeResponse\x12K\n\x0cSampleStream\x12\x1b.vae.v1.SampleStreamRequest\x1a\x1c.vae.v1.SampleStreamResponse0\x01\x12M\n\x0c\x45ncodeStream\x12\x1b.vae.v1.EncodeStreamRequest\x1a\x1c.vae.v1.EncodeStreamResponse(\x01\x30\x01\x12M\n\x0c\x44\x65\x63odeStream\x12\x1b.vae.v1.DecodeStreamRequest\x1a\x1c.vae.v1.DecodeStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18vae/v1/vae_service.proto\x12\x06vae.v1\x1a\x13vae/v1/tensor.proto\"\x93\x01\n\tExecution\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x15\n\rqueue_seconds\x18\x02 \x01(\x01\x12\x17\n\x0f\x63ompute_seconds\x18\x03 \x01(\x01\x12\x12\n\nbatch_size\x18\x04 \x01(\x05\x12\x30\n\x0freproducibility\x18\x05 \x01(\x0e\x32\x17.vae.v1.Reproducibility\"\x88\x02\n\rSampleRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0csample_count\x18\x02 \x01(\x03\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x0bstart_index\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x05 \x01(\x02H\x02\x88\x01\x01\x12\x0e\n\x06labels\x18\x06 \x03(\x03\x12\x39\n\x14observation_encoding\x18\x07 \x01(\x0e\x32\x1b.vae.v1.ObservationEncoding\x12\x17\n\x0finclude_latents\x18\x08 \x01(\x08\x42\x07\n\x05_seedB\x0e\n\x0c_start_indexB\x0e\n\x0c_temperature\"\xc0\x01\n\x0eSampleResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x0cobservations\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x1f\n\x07latents\x18\x03 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x14\n\x0clatent_space\x18\x05 \x01(\t\x12\x0e\n\x06images\x18\x06 \x03(\x0c\x12$\n\texecution\x18\x07 \x01(\x0b\x32\x11.vae.v1.Execution\"\xc3\x01\n\rEncodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x0cobservations\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x17\n\x0finclude_latents\x18\x03 \x01(\x08\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x0bstart_index\x18\x05 \x01(\x04H\x01\x88\x01\x01\x12\x0e\n\x06labels\x18\x06 \x03(\x03\x12\x0e\n\x06images\x18\x07 \x03(\x0c\x42\x07\n\x05_seedB\x0e\n\x0c_start_index\"\xdc\x01\n\x0e\x45ncodeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1c\n\x04mean\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12$\n\x0clog_variance\x18\x03 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x1f\n\x07latents\x18\x04 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x14\n\x0clatent_space\x18\x06 \x01(\t\x12$\n\texecution\x18\x07 \x01(\x0b\x32\x11.vae.v1.ExecutionB\x07\n\x05_seed\"\xb6\x01\n\rDecodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1f\n\x07latents\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x19\n\x0clatent_space\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06labels\x18\x04 \x03(\x03\x12\x39\n\x14observation_encoding\x18\x05 \x01(\x0e\x32\x1b.vae.v1.ObservationEncodingB\x0f\n\r_latent_space\"{\n\x0e\x44\x65\x63odeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x0cobservations\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x0e\n\x06images\x18\x03 \x03(\x0c\x12$\n\texecution\x18\x04 \x01(\x0b\x32\x11.vae.v1.Execution\"\x83\x02\n\x12ReconstructRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x0cobservations\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x0e\n\x06images\x18\x03 \x03(\x0c\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x0bstart_index\x18\x05 \x01(\x04H\x01\x88\x01\x01\x12\x0e\n\x06labels\x18\x06 \x03(\x03\x12\x39\n\x14observation_encoding\x18\x07 \x01(\x0e\x32\x1b.vae.v1.ObservationEncoding\x12\x17\n\x0finclude_latents\x18\x08 \x01(\x08\x42\x07\n\x05_seedB\x0e\n\x0c_start_index\"\xb7\x01\n\x13ReconstructResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x0cobservations\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x0e\n\x06images\x18\x03 \x03(\x0c\x12\x1f\n\x07latents\x18\x04 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x14\n\x0clatent_space\x18\x05 \x01(\t\x12$\n\texecution\x18\x06 \x01(\x0b\x32\x11.vae.v1.Execution\"\x8b\x01\n\x06Points\x12\x1f\n\x07latents\x18\x01 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x19\n\x0clatent_space\x18\x02 \x01(\tH\x00\x88\x01\x01\x12$\n\x0cobservations\x18\x03 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x0e\n\x06images\x18\x04 \x03(\x0c\x42\x0f\n\r_latent_space\"\x80\x02\n\x12InterpolateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1d\n\x05start\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Points\x12\x1b\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x0e.vae.v1.Points\x12\r\n\x05steps\x18\x04 \x01(\x05\x12,\n\rinterpolation\x18\x05 \x01(\x0e\x32\x15.vae.v1.Interpolation\x12\x0e\n\x06labels\x18\x06 \x03(\x03\x12\x39\n\x14observation_encoding\x18\x07 \x01(\x0e\x32\x1b.vae.v1.ObservationEncoding\x12\x17\n\x0finclude_latents\x18\x08 \x01(\x08\"\xb7\x01\n\x13InterpolateResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x0cobservations\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x0e\n\x06images\x18\x03 \x03(\x0c\x12\x1f\n\x07latents\x18\x04 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x14\n\x0clatent_space\x18\x05 \x01(\t\x12$\n\texecution\x18\x06 \x01(\x0b\x32\x11.vae.v1.Execution\"\x85\x02\n\x0fTraverseRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1e\n\x06points\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Points\x12\x0c\n\x04unit\x18\x03 \x01(\x05\x12\x14\n\x07minimum\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12\r\n\x05steps\x18\x06 \x01(\x05\x12\x0e\n\x06labels\x18\x07 \x03(\x03\x12\x39\n\x14observation_encoding\x18\x08 \x01(\x0e\x32\x1b.vae.v1.ObservationEncoding\x12\x17\n\x0finclude_latents\x18\t \x01(\x08\x42\n\n\x08_minimumB\n\n\x08_maximum\"\xb4\x01\n\x10TraverseResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x0cobservations\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x0e\n\x06images\x18\x03 \x03(\x0c\x12\x1f\n\x07latents\x18\x04 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x14\n\x0clatent_space\x18\x05 \x01(\t\x12$\n\texecution\x18\x06 \x01(\x0b\x32\x11.vae.v1.Execution\"\xb8\x01\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x0cobservations\x18\x02 \x01(\x0b\x32\x0e.vae.v1.Tensor\x12\x0e\n\x06images\x18\x03 \x03(\x0c\x12\r\n\x05\x64raws\x18\x04 \x01(\x05\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x0bstart_index\x18\x06 \x01(\x04H\x01\x88\x01\x01\x12\x0e\n\x06labels\x18\x07 \x03(\x03\x42\x07\n\x05_seedB\x0e\n\x0c_start_index\"\xb0\x01\n\rScoreResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04rate\x18\x02 \x03(\x02\x12\x12\n\ndistortion\x18\x03 \x03(\x02\x12\x0c\n\x04\x65lbo\x18\x04 \x03(\x02\x12\x18\n\x10importance_bound\x18\x05 \x03(\x02\x12\x12\n\npercentile\x18\x06 \x03(\x02\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x12$\n\texecution\x18\x08 \x01(\x0b\x32\x11.vae.v1.Execution\"R\n\x13SampleStreamRequest\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.vae.v1.SampleRequest\x12\x13\n\x0b\x63hunk_items\x18\x02 \x01(\x03\"U\n\x14SampleStreamResponse\x12(\n\x08response\x18\x01 \x01(\x0b\x32\x16.vae.v1.SampleResponse\x12\x13\n\x0bstart_index\x18\x02 \x01(\x04\"=\n\x13\x45ncodeStreamRequest\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.vae.v1.EncodeRequest\"@\n\x14\x45ncodeStreamResponse\x12(\n\x08response\x18\x01 \x01(\x0b\x32\x16.vae.v1.EncodeResponse\"=\n\x13\x44\x65\x63odeStreamRequest\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.vae.v1.DecodeRequest\"@\n\x14\x44\x65\x63odeStreamResponse\x12(\n\x08response\x18\x01 \x01(\x0b\x32\x16.vae.v1.DecodeResponse*\xbd\x01\n\x13ObservationEncoding\x12$\n OBSERVATION_ENCODING_UNSPECIFIED\x10\x00\x12 \n\x1cOBSERVATION_ENCODING_FLOAT32\x10\x01\x12\x1e\n\x1aOBSERVATION_ENCODING_UINT8\x10\x02\x12 \n\x1cOBSERVATION_ENCODING_FLOAT16\x10\x03\x12\x1c\n\x18OBSERVATION_ENCODING_PNG\x10\x04*q\n\x0fReproducibility\x12\x1f\n\x1bREPRODUCIBILITY_UNSPECIFIED\x10\x00\x12\x1e\n\x1aREPRODUCIBILITY_SAME_NOISE\x10\x01\x12\x1d\n\x19REPRODUCIBILITY_SAME_BITS\x10\x02*e\n\rInterpolation\x12\x1d\n\x19INTERPOLATION_UNSPECIFIED\x10\x00\x12\x18\n\x14INTERPOLATION_LINEAR\x10\x01\x12\x1b\n\x17INTERPOLATION_SPHERICAL\x10\x02\x32\xa7\x05\n\nVaeService\x12\x37\n\x06Sample\x12\x15.vae.v1.SampleRequest\x1a\x16.vae.v1.SampleResponse\x12\x37\n\x06\x45ncode\x12\x15.vae.v1.EncodeRequest\x1a\x16.vae.v1.EncodeResponse\x12\x37\n\x06\x44\x65\x63ode\x12\x15.vae.v1.DecodeRequest\x1a\x16.vae.v1.DecodeResponse\x12\x46\n\x0bReconstruct\x12\x1a.vae.v1.ReconstructRequest\x1a\x1b.vae.v1.ReconstructResponse\x12\x46\n\x0bInterpolate\x12\x1a.vae.v1.InterpolateRequest\x1a\x1b.vae.v1.InterpolateResponse\x12=\n\x08Traverse\x12\x17.vae.v1.TraverseRequest\x1a\x18.vae.v1.TraverseResponse\x12\x34\n\x05Score\x12\x14.vae.v1.ScoreRequest\x1a\x15.vae.v1.ScoreResponse\x12K\n\x0cSampleStream\x12\x1b.vae.v1.SampleStreamRequest\x1a\x1c.vae.v1.SampleStreamResponse0\x01\x12M\n\x0c\x45ncodeStream\x12\x1b.vae.v1.EncodeStreamRequest\x1a\x1c.vae.v1.EncodeStreamResponse(\x01\x30\x01\x12M\n\x0c\x44\x65\x63odeStream\x12\x1b.vae.v1.DecodeStreamRequest\x1a\x1c.vae.v1.DecodeStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vae.v1.vae_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OBSERVATIONENCODING']._serialized_start=1517
-  _globals['_OBSERVATIONENCODING']._serialized_end=1642
-  _globals['_SAMPLEREQUEST']._serialized_start=58
-  _globals['_SAMPLEREQUEST']._serialized_end=322
-  _globals['_SAMPLERESPONSE']._serialized_start=325
-  _globals['_SAMPLERESPONSE']._serialized_end=463
-  _globals['_ENCODEREQUEST']._serialized_start=466
-  _globals['_ENCODEREQUEST']._serialized_end=645
-  _globals['_ENCODERESPONSE']._serialized_start=648
-  _globals['_ENCODERESPONSE']._serialized_end=830
-  _globals['_DECODEREQUEST']._serialized_start=833
-  _globals['_DECODEREQUEST']._serialized_end=1015
-  _globals['_DECODERESPONSE']._serialized_start=1017
-  _globals['_DECODERESPONSE']._serialized_end=1086
-  _globals['_SAMPLESTREAMREQUEST']._serialized_start=1088
-  _globals['_SAMPLESTREAMREQUEST']._serialized_end=1170
-  _globals['_SAMPLESTREAMRESPONSE']._serialized_start=1172
-  _globals['_SAMPLESTREAMRESPONSE']._serialized_end=1257
-  _globals['_ENCODESTREAMREQUEST']._serialized_start=1259
-  _globals['_ENCODESTREAMREQUEST']._serialized_end=1320
-  _globals['_ENCODESTREAMRESPONSE']._serialized_start=1322
-  _globals['_ENCODESTREAMRESPONSE']._serialized_end=1386
-  _globals['_DECODESTREAMREQUEST']._serialized_start=1388
-  _globals['_DECODESTREAMREQUEST']._serialized_end=1449
-  _globals['_DECODESTREAMRESPONSE']._serialized_start=1451
-  _globals['_DECODESTREAMRESPONSE']._serialized_end=1515
-  _globals['_VAESERVICE']._serialized_start=1645
-  _globals['_VAESERVICE']._serialized_end=2063
+  _globals['_OBSERVATIONENCODING']._serialized_start=3678
+  _globals['_OBSERVATIONENCODING']._serialized_end=3867
+  _globals['_REPRODUCIBILITY']._serialized_start=3869
+  _globals['_REPRODUCIBILITY']._serialized_end=3982
+  _globals['_INTERPOLATION']._serialized_start=3984
+  _globals['_INTERPOLATION']._serialized_end=4085
+  _globals['_EXECUTION']._serialized_start=58
+  _globals['_EXECUTION']._serialized_end=205
+  _globals['_SAMPLEREQUEST']._serialized_start=208
+  _globals['_SAMPLEREQUEST']._serialized_end=472
+  _globals['_SAMPLERESPONSE']._serialized_start=475
+  _globals['_SAMPLERESPONSE']._serialized_end=667
+  _globals['_ENCODEREQUEST']._serialized_start=670
+  _globals['_ENCODEREQUEST']._serialized_end=865
+  _globals['_ENCODERESPONSE']._serialized_start=868
+  _globals['_ENCODERESPONSE']._serialized_end=1088
+  _globals['_DECODEREQUEST']._serialized_start=1091
+  _globals['_DECODEREQUEST']._serialized_end=1273
+  _globals['_DECODERESPONSE']._serialized_start=1275
+  _globals['_DECODERESPONSE']._serialized_end=1398
+  _globals['_RECONSTRUCTREQUEST']._serialized_start=1401
+  _globals['_RECONSTRUCTREQUEST']._serialized_end=1660
+  _globals['_RECONSTRUCTRESPONSE']._serialized_start=1663
+  _globals['_RECONSTRUCTRESPONSE']._serialized_end=1846
+  _globals['_POINTS']._serialized_start=1849
+  _globals['_POINTS']._serialized_end=1988
+  _globals['_INTERPOLATEREQUEST']._serialized_start=1991
+  _globals['_INTERPOLATEREQUEST']._serialized_end=2247
+  _globals['_INTERPOLATERESPONSE']._serialized_start=2250
+  _globals['_INTERPOLATERESPONSE']._serialized_end=2433
+  _globals['_TRAVERSEREQUEST']._serialized_start=2436
+  _globals['_TRAVERSEREQUEST']._serialized_end=2697
+  _globals['_TRAVERSERESPONSE']._serialized_start=2700
+  _globals['_TRAVERSERESPONSE']._serialized_end=2880
+  _globals['_SCOREREQUEST']._serialized_start=2883
+  _globals['_SCOREREQUEST']._serialized_end=3067
+  _globals['_SCORERESPONSE']._serialized_start=3070
+  _globals['_SCORERESPONSE']._serialized_end=3246
+  _globals['_SAMPLESTREAMREQUEST']._serialized_start=3248
+  _globals['_SAMPLESTREAMREQUEST']._serialized_end=3330
+  _globals['_SAMPLESTREAMRESPONSE']._serialized_start=3332
+  _globals['_SAMPLESTREAMRESPONSE']._serialized_end=3417
+  _globals['_ENCODESTREAMREQUEST']._serialized_start=3419
+  _globals['_ENCODESTREAMREQUEST']._serialized_end=3480
+  _globals['_ENCODESTREAMRESPONSE']._serialized_start=3482
+  _globals['_ENCODESTREAMRESPONSE']._serialized_end=3546
+  _globals['_DECODESTREAMREQUEST']._serialized_start=3548
+  _globals['_DECODESTREAMREQUEST']._serialized_end=3609
+  _globals['_DECODESTREAMRESPONSE']._serialized_start=3611
+  _globals['_DECODESTREAMRESPONSE']._serialized_end=3675
+  _globals['_VAESERVICE']._serialized_start=4088
+  _globals['_VAESERVICE']._serialized_end=4767
 # @@protoc_insertion_point(module_scope)

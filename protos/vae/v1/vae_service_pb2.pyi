@@ -36,6 +36,10 @@ class _ObservationEncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_O
     """A float32 tensor in the model's value range."""
     OBSERVATION_ENCODING_UINT8: _ObservationEncoding.ValueType  # 2
     """A uint8 tensor, where level k stands for minimum + k / 255 x (maximum - minimum) of the value range."""
+    OBSERVATION_ENCODING_FLOAT16: _ObservationEncoding.ValueType  # 3
+    """A float16 tensor in the model's value range, rounded to nearest."""
+    OBSERVATION_ENCODING_PNG: _ObservationEncoding.ValueType  # 4
+    """PNG files in `images`, one for each item, of the uint8 levels; only for models of gray or RGB images."""
 
 class ObservationEncoding(_ObservationEncoding, metaclass=_ObservationEncodingEnumTypeWrapper):
     """How observations are written into a response."""
@@ -46,7 +50,109 @@ OBSERVATION_ENCODING_FLOAT32: ObservationEncoding.ValueType  # 1
 """A float32 tensor in the model's value range."""
 OBSERVATION_ENCODING_UINT8: ObservationEncoding.ValueType  # 2
 """A uint8 tensor, where level k stands for minimum + k / 255 x (maximum - minimum) of the value range."""
+OBSERVATION_ENCODING_FLOAT16: ObservationEncoding.ValueType  # 3
+"""A float16 tensor in the model's value range, rounded to nearest."""
+OBSERVATION_ENCODING_PNG: ObservationEncoding.ValueType  # 4
+"""PNG files in `images`, one for each item, of the uint8 levels; only for models of gray or RGB images."""
 Global___ObservationEncoding: _TypeAlias = ObservationEncoding  # noqa: Y015
+
+class _Reproducibility:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReproducibilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reproducibility.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REPRODUCIBILITY_UNSPECIFIED: _Reproducibility.ValueType  # 0
+    """Not given."""
+    REPRODUCIBILITY_SAME_NOISE: _Reproducibility.ValueType  # 1
+    """The noise is the same bit for bit everywhere. Arithmetic may round in another way in a batch of another size,
+    with another number of threads or on another processor: answers agree to about 1e-5.
+    """
+    REPRODUCIBILITY_SAME_BITS: _Reproducibility.ValueType  # 2
+    """Bit for bit, on the same kind of processor and release, whatever shares the batch: seen when the version was loaded,
+    for an item in batches of every size, first and last in them.
+    """
+
+class Reproducibility(_Reproducibility, metaclass=_ReproducibilityEnumTypeWrapper):
+    """Which answers to the same inputs, seed and model version are equal."""
+
+REPRODUCIBILITY_UNSPECIFIED: Reproducibility.ValueType  # 0
+"""Not given."""
+REPRODUCIBILITY_SAME_NOISE: Reproducibility.ValueType  # 1
+"""The noise is the same bit for bit everywhere. Arithmetic may round in another way in a batch of another size,
+with another number of threads or on another processor: answers agree to about 1e-5.
+"""
+REPRODUCIBILITY_SAME_BITS: Reproducibility.ValueType  # 2
+"""Bit for bit, on the same kind of processor and release, whatever shares the batch: seen when the version was loaded,
+for an item in batches of every size, first and last in them.
+"""
+Global___Reproducibility: _TypeAlias = Reproducibility  # noqa: Y015
+
+class _Interpolation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _InterpolationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Interpolation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INTERPOLATION_UNSPECIFIED: _Interpolation.ValueType  # 0
+    """Not given: the same as INTERPOLATION_LINEAR."""
+    INTERPOLATION_LINEAR: _Interpolation.ValueType  # 1
+    """(1 - t) a + t b."""
+    INTERPOLATION_SPHERICAL: _Interpolation.ValueType  # 2
+    """The direction goes along the great circle from a to b and the norm from |a| to |b|, which stays what a Gaussian
+    prior expects.
+    """
+
+class Interpolation(_Interpolation, metaclass=_InterpolationEnumTypeWrapper):
+    """The way between two points."""
+
+INTERPOLATION_UNSPECIFIED: Interpolation.ValueType  # 0
+"""Not given: the same as INTERPOLATION_LINEAR."""
+INTERPOLATION_LINEAR: Interpolation.ValueType  # 1
+"""(1 - t) a + t b."""
+INTERPOLATION_SPHERICAL: Interpolation.ValueType  # 2
+"""The direction goes along the great circle from a to b and the norm from |a| to |b|, which stays what a Gaussian
+prior expects.
+"""
+Global___Interpolation: _TypeAlias = Interpolation  # noqa: Y015
+
+@_typing.final
+class Execution(_message.Message):
+    """How an answer was computed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    QUEUE_SECONDS_FIELD_NUMBER: _builtins.int
+    COMPUTE_SECONDS_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    REPRODUCIBILITY_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """onnxruntime's execution provider, for example "CPUExecutionProvider"."""
+    queue_seconds: _builtins.float
+    """Seconds from admission to the start of the request's first batch, over all graphs that ran."""
+    compute_seconds: _builtins.float
+    """Seconds that the request's batches ran, over all graphs that ran."""
+    batch_size: _builtins.int
+    """Items in the largest batch that the request was part of, without padding."""
+    reproducibility: Global___Reproducibility.ValueType
+    """What holds for another call with the same inputs."""
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        queue_seconds: _builtins.float = ...,
+        compute_seconds: _builtins.float = ...,
+        batch_size: _builtins.int = ...,
+        reproducibility: Global___Reproducibility.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "compute_seconds", b"compute_seconds", "provider", b"provider", "queue_seconds", b"queue_seconds", "reproducibility", b"reproducibility"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Execution: _TypeAlias = Execution  # noqa: Y015
 
 @_typing.final
 class SampleRequest(_message.Message):
@@ -126,6 +232,8 @@ class SampleResponse(_message.Message):
     LATENTS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     LATENT_SPACE_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The version that answered: "models/NAME/versions/N"."""
     seed: _builtins.int
@@ -140,6 +248,14 @@ class SampleResponse(_message.Message):
     def latents(self) -> _tensor_pb2.Tensor:
         """The latents that were decoded, [sample_count, ...latent shape]; only with include_latents."""
 
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The observations as files; only with OBSERVATION_ENCODING_PNG, which leaves observations out."""
+
+    @_builtins.property
+    def execution(self) -> Global___Execution:
+        """How it was computed."""
+
     def __init__(
         self,
         *,
@@ -148,10 +264,12 @@ class SampleResponse(_message.Message):
         latents: _tensor_pb2.Tensor | None = ...,
         seed: _builtins.int = ...,
         latent_space: _builtins.str = ...,
+        images: _abc.Iterable[_builtins.bytes] | None = ...,
+        execution: Global___Execution | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["latents", b"latents", "observations", b"observations"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "latents", b"latents", "observations", b"observations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["latent_space", b"latent_space", "latents", b"latents", "model", b"model", "observations", b"observations", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "images", b"images", "latent_space", b"latent_space", "latents", b"latents", "model", b"model", "observations", b"observations", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -169,6 +287,7 @@ class EncodeRequest(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     START_INDEX_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model: "models/NAME" or "models/NAME/versions/N"."""
     include_latents: _builtins.bool
@@ -187,6 +306,10 @@ class EncodeRequest(_message.Message):
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Class labels of a conditional model: one for all items, or one for each. Must be empty for other models."""
 
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The observations as PNG or JPEG files instead, one for each item, of the model's height and width."""
+
     def __init__(
         self,
         *,
@@ -196,10 +319,11 @@ class EncodeRequest(_message.Message):
         seed: _builtins.int | None = ...,
         start_index: _builtins.int | None = ...,
         labels: _abc.Iterable[_builtins.int] | None = ...,
+        images: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "observations", b"observations", "seed", b"seed", "start_index", b"start_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "include_latents", b"include_latents", "labels", b"labels", "model", b"model", "observations", b"observations", "seed", b"seed", "start_index", b"start_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "images", b"images", "include_latents", b"include_latents", "labels", b"labels", "model", b"model", "observations", b"observations", "seed", b"seed", "start_index", b"start_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -224,6 +348,7 @@ class EncodeResponse(_message.Message):
     LATENTS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     LATENT_SPACE_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The version that answered: "models/NAME/versions/N"."""
     seed: _builtins.int
@@ -232,15 +357,23 @@ class EncodeResponse(_message.Message):
     """Identity of the latent space that mean and latents belong to; pass it on to Decode."""
     @_builtins.property
     def mean(self) -> _tensor_pb2.Tensor:
-        """Mean of q(z given x), [items, ...latent shape]."""
+        """Mean of q(z given x), [items, ...latent shape].
+        Of a model whose latents are codes: the vectors that it took the nearest codes of, [items, size, height, width].
+        """
 
     @_builtins.property
     def log_variance(self) -> _tensor_pb2.Tensor:
-        """Natural logarithm of the variance of q(z given x), [items, ...latent shape]."""
+        """Natural logarithm of the variance of q(z given x), of the shape of mean; zeros where latents are codes."""
 
     @_builtins.property
     def latents(self) -> _tensor_pb2.Tensor:
-        """One draw from q(z given x) for each item, [items, ...latent shape]; only with include_latents."""
+        """One draw from q(z given x) for each item, [items, ...latent shape]; only with include_latents.
+        int64 where latents are codes, which no seed changes.
+        """
+
+    @_builtins.property
+    def execution(self) -> Global___Execution:
+        """How it was computed."""
 
     def __init__(
         self,
@@ -251,10 +384,11 @@ class EncodeResponse(_message.Message):
         latents: _tensor_pb2.Tensor | None = ...,
         seed: _builtins.int | None = ...,
         latent_space: _builtins.str = ...,
+        execution: Global___Execution | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "latents", b"latents", "log_variance", b"log_variance", "mean", b"mean", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "execution", b"execution", "latents", b"latents", "log_variance", b"log_variance", "mean", b"mean", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "latent_space", b"latent_space", "latents", b"latents", "log_variance", b"log_variance", "mean", b"mean", "model", b"model", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "execution", b"execution", "latent_space", b"latent_space", "latents", b"latents", "log_variance", b"log_variance", "mean", b"mean", "model", b"model", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -283,7 +417,7 @@ class DecodeRequest(_message.Message):
     """How observations are written into the response."""
     @_builtins.property
     def latents(self) -> _tensor_pb2.Tensor:
-        """The latents, [items, ...latent shape], finite."""
+        """The latents, [items, ...latent shape]: float32, finite; or int64, 0 to code_count - 1, where they are codes."""
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -316,25 +450,540 @@ class DecodeResponse(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The version that answered: "models/NAME/versions/N"."""
     @_builtins.property
     def observations(self) -> _tensor_pb2.Tensor:
         """Means of the likelihood, [items, ...observation shape]."""
 
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The observations as files; only with OBSERVATION_ENCODING_PNG, which leaves observations out."""
+
+    @_builtins.property
+    def execution(self) -> Global___Execution:
+        """How it was computed."""
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         observations: _tensor_pb2.Tensor | None = ...,
+        images: _abc.Iterable[_builtins.bytes] | None = ...,
+        execution: Global___Execution | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["observations", b"observations"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "observations", b"observations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "observations", b"observations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "images", b"images", "model", b"model", "observations", b"observations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DecodeResponse: _TypeAlias = DecodeResponse  # noqa: Y015
+
+@_typing.final
+class ReconstructRequest(_message.Message):
+    """Asks for the reconstructions of observations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    START_INDEX_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    OBSERVATION_ENCODING_FIELD_NUMBER: _builtins.int
+    INCLUDE_LATENTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model: "models/NAME" or "models/NAME/versions/N"."""
+    seed: _builtins.int
+    """Not given: the mean of the posterior is decoded. Given: a draw from the posterior, as from Encode."""
+    start_index: _builtins.int
+    """Index of the first item in the seed's endless sequence; only with a seed. Not given: 0."""
+    observation_encoding: Global___ObservationEncoding.ValueType
+    """How observations are written into the response."""
+    include_latents: _builtins.bool
+    """Whether the response also carries the latents that were decoded."""
+    @_builtins.property
+    def observations(self) -> _tensor_pb2.Tensor:
+        """The observations, as for Encode."""
+
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The observations as PNG or JPEG files instead, as for Encode."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Class labels of a conditional model: one for all items, or one for each. Must be empty for other models."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        observations: _tensor_pb2.Tensor | None = ...,
+        images: _abc.Iterable[_builtins.bytes] | None = ...,
+        seed: _builtins.int | None = ...,
+        start_index: _builtins.int | None = ...,
+        labels: _abc.Iterable[_builtins.int] | None = ...,
+        observation_encoding: Global___ObservationEncoding.ValueType = ...,
+        include_latents: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "observations", b"observations", "seed", b"seed", "start_index", b"start_index"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "images", b"images", "include_latents", b"include_latents", "labels", b"labels", "model", b"model", "observation_encoding", b"observation_encoding", "observations", b"observations", "seed", b"seed", "start_index", b"start_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__start_index: _TypeAlias = _typing.Literal["start_index"]  # noqa: Y015
+    _WhichOneofArgType__start_index: _TypeAlias = _typing.Literal["_start_index", b"_start_index"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_index) -> _WhichOneofReturnType__start_index | None: ...
+
+Global___ReconstructRequest: _TypeAlias = ReconstructRequest  # noqa: Y015
+
+@_typing.final
+class ReconstructResponse(_message.Message):
+    """The reconstructions of observations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    LATENTS_FIELD_NUMBER: _builtins.int
+    LATENT_SPACE_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The version that answered: "models/NAME/versions/N"."""
+    latent_space: _builtins.str
+    """Identity of the latent space that latents belong to."""
+    @_builtins.property
+    def observations(self) -> _tensor_pb2.Tensor:
+        """Means of the likelihood, [items, ...observation shape]."""
+
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The observations as files; only with OBSERVATION_ENCODING_PNG, which leaves observations out."""
+
+    @_builtins.property
+    def latents(self) -> _tensor_pb2.Tensor:
+        """The latents that were decoded, [items, ...latent shape]; only with include_latents."""
+
+    @_builtins.property
+    def execution(self) -> Global___Execution:
+        """How it was computed."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        observations: _tensor_pb2.Tensor | None = ...,
+        images: _abc.Iterable[_builtins.bytes] | None = ...,
+        latents: _tensor_pb2.Tensor | None = ...,
+        latent_space: _builtins.str = ...,
+        execution: Global___Execution | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "latents", b"latents", "observations", b"observations"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "images", b"images", "latent_space", b"latent_space", "latents", b"latents", "model", b"model", "observations", b"observations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReconstructResponse: _TypeAlias = ReconstructResponse  # noqa: Y015
+
+@_typing.final
+class Points(_message.Message):
+    """Points of the latent space: latents, or observations whose posterior means they are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LATENTS_FIELD_NUMBER: _builtins.int
+    LATENT_SPACE_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    latent_space: _builtins.str
+    """The latent space that the latents come from. Not given: not checked."""
+    @_builtins.property
+    def latents(self) -> _tensor_pb2.Tensor:
+        """Latents, [items, ...latent shape], finite."""
+
+    @_builtins.property
+    def observations(self) -> _tensor_pb2.Tensor:
+        """Observations instead, as for Encode."""
+
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Observations as PNG or JPEG files instead, as for Encode."""
+
+    def __init__(
+        self,
+        *,
+        latents: _tensor_pb2.Tensor | None = ...,
+        latent_space: _builtins.str | None = ...,
+        observations: _tensor_pb2.Tensor | None = ...,
+        images: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_latent_space", b"_latent_space", "latent_space", b"latent_space", "latents", b"latents", "observations", b"observations"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_latent_space", b"_latent_space", "images", b"images", "latent_space", b"latent_space", "latents", b"latents", "observations", b"observations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__latent_space: _TypeAlias = _typing.Literal["latent_space"]  # noqa: Y015
+    _WhichOneofArgType__latent_space: _TypeAlias = _typing.Literal["_latent_space", b"_latent_space"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latent_space) -> _WhichOneofReturnType__latent_space | None: ...
+
+Global___Points: _TypeAlias = Points  # noqa: Y015
+
+@_typing.final
+class InterpolateRequest(_message.Message):
+    """Asks for ways through the latent space. Refused for models whose latents are codes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    INTERPOLATION_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    OBSERVATION_ENCODING_FIELD_NUMBER: _builtins.int
+    INCLUDE_LATENTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model: "models/NAME" or "models/NAME/versions/N"."""
+    steps: _builtins.int
+    """Points on each way, both ends included; at least 2."""
+    interpolation: Global___Interpolation.ValueType
+    """Which way."""
+    observation_encoding: Global___ObservationEncoding.ValueType
+    """How observations are written into the response."""
+    include_latents: _builtins.bool
+    """Whether the response also carries the latents that were decoded."""
+    @_builtins.property
+    def start(self) -> Global___Points:
+        """Where the ways start."""
+
+    @_builtins.property
+    def end(self) -> Global___Points:
+        """Where they end: as many items as start."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Class labels of a conditional model: one for all ways, or one for each. Must be empty for other models."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        start: Global___Points | None = ...,
+        end: Global___Points | None = ...,
+        steps: _builtins.int = ...,
+        interpolation: Global___Interpolation.ValueType = ...,
+        labels: _abc.Iterable[_builtins.int] | None = ...,
+        observation_encoding: Global___ObservationEncoding.ValueType = ...,
+        include_latents: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "include_latents", b"include_latents", "interpolation", b"interpolation", "labels", b"labels", "model", b"model", "observation_encoding", b"observation_encoding", "start", b"start", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InterpolateRequest: _TypeAlias = InterpolateRequest  # noqa: Y015
+
+@_typing.final
+class InterpolateResponse(_message.Message):
+    """Ways through the latent space, one after the other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    LATENTS_FIELD_NUMBER: _builtins.int
+    LATENT_SPACE_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The version that answered: "models/NAME/versions/N"."""
+    latent_space: _builtins.str
+    """Identity of the latent space that latents belong to."""
+    @_builtins.property
+    def observations(self) -> _tensor_pb2.Tensor:
+        """Means of the likelihood, [ways x steps, ...observation shape]."""
+
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The observations as files; only with OBSERVATION_ENCODING_PNG, which leaves observations out."""
+
+    @_builtins.property
+    def latents(self) -> _tensor_pb2.Tensor:
+        """The latents that were decoded, [ways x steps, ...latent shape]; only with include_latents."""
+
+    @_builtins.property
+    def execution(self) -> Global___Execution:
+        """How it was computed."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        observations: _tensor_pb2.Tensor | None = ...,
+        images: _abc.Iterable[_builtins.bytes] | None = ...,
+        latents: _tensor_pb2.Tensor | None = ...,
+        latent_space: _builtins.str = ...,
+        execution: Global___Execution | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "latents", b"latents", "observations", b"observations"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "images", b"images", "latent_space", b"latent_space", "latents", b"latents", "model", b"model", "observations", b"observations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InterpolateResponse: _TypeAlias = InterpolateResponse  # noqa: Y015
+
+@_typing.final
+class TraverseRequest(_message.Message):
+    """Asks for latents of which one unit goes through a range. Refused for models whose latents are codes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    MAXIMUM_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    OBSERVATION_ENCODING_FIELD_NUMBER: _builtins.int
+    INCLUDE_LATENTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model: "models/NAME" or "models/NAME/versions/N"."""
+    unit: _builtins.int
+    """The unit that changes: an index into an item's latents in row-major order."""
+    minimum: _builtins.float
+    """Its first value. Together with maximum not given: -3."""
+    maximum: _builtins.float
+    """Its last value. Together with minimum not given: 3."""
+    steps: _builtins.int
+    """Values in the range, both ends included, evenly spaced; at least 2."""
+    observation_encoding: Global___ObservationEncoding.ValueType
+    """How observations are written into the response."""
+    include_latents: _builtins.bool
+    """Whether the response also carries the latents that were decoded."""
+    @_builtins.property
+    def points(self) -> Global___Points:
+        """Where to start from. Not given: one item of zeros."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Class labels of a conditional model: one for all items, or one for each. Must be empty for other models."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        points: Global___Points | None = ...,
+        unit: _builtins.int = ...,
+        minimum: _builtins.float | None = ...,
+        maximum: _builtins.float | None = ...,
+        steps: _builtins.int = ...,
+        labels: _abc.Iterable[_builtins.int] | None = ...,
+        observation_encoding: Global___ObservationEncoding.ValueType = ...,
+        include_latents: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum", "points", b"points"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "include_latents", b"include_latents", "labels", b"labels", "maximum", b"maximum", "minimum", b"minimum", "model", b"model", "observation_encoding", b"observation_encoding", "points", b"points", "steps", b"steps", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
+    _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
+    _WhichOneofReturnType__minimum: _TypeAlias = _typing.Literal["minimum"]  # noqa: Y015
+    _WhichOneofArgType__minimum: _TypeAlias = _typing.Literal["_minimum", b"_minimum"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__maximum) -> _WhichOneofReturnType__maximum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum) -> _WhichOneofReturnType__minimum | None: ...
+
+Global___TraverseRequest: _TypeAlias = TraverseRequest  # noqa: Y015
+
+@_typing.final
+class TraverseResponse(_message.Message):
+    """Traversals, one item after the other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    LATENTS_FIELD_NUMBER: _builtins.int
+    LATENT_SPACE_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The version that answered: "models/NAME/versions/N"."""
+    latent_space: _builtins.str
+    """Identity of the latent space that latents belong to."""
+    @_builtins.property
+    def observations(self) -> _tensor_pb2.Tensor:
+        """Means of the likelihood, [items x steps, ...observation shape]."""
+
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The observations as files; only with OBSERVATION_ENCODING_PNG, which leaves observations out."""
+
+    @_builtins.property
+    def latents(self) -> _tensor_pb2.Tensor:
+        """The latents that were decoded, [items x steps, ...latent shape]; only with include_latents."""
+
+    @_builtins.property
+    def execution(self) -> Global___Execution:
+        """How it was computed."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        observations: _tensor_pb2.Tensor | None = ...,
+        images: _abc.Iterable[_builtins.bytes] | None = ...,
+        latents: _tensor_pb2.Tensor | None = ...,
+        latent_space: _builtins.str = ...,
+        execution: Global___Execution | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "latents", b"latents", "observations", b"observations"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "images", b"images", "latent_space", b"latent_space", "latents", b"latents", "model", b"model", "observations", b"observations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraverseResponse: _TypeAlias = TraverseResponse  # noqa: Y015
+
+@_typing.final
+class ScoreRequest(_message.Message):
+    """Asks how likely observations are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    DRAWS_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    START_INDEX_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model: "models/NAME" or "models/NAME/versions/N"."""
+    draws: _builtins.int
+    """Draws from the posterior for each item, k of the importance-weighted bound. 0: 1.
+    Items times draws are limited as items are.
+    """
+    seed: _builtins.int
+    """Seed of the draws. Not given: the service picks one and reports it."""
+    start_index: _builtins.int
+    """Index of the first item in the seed's endless sequence. Not given: 0."""
+    @_builtins.property
+    def observations(self) -> _tensor_pb2.Tensor:
+        """The observations, as for Encode."""
+
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The observations as PNG or JPEG files instead, as for Encode."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Class labels of a conditional model: one for all items, or one for each. Must be empty for other models."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        observations: _tensor_pb2.Tensor | None = ...,
+        images: _abc.Iterable[_builtins.bytes] | None = ...,
+        draws: _builtins.int = ...,
+        seed: _builtins.int | None = ...,
+        start_index: _builtins.int | None = ...,
+        labels: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "observations", b"observations", "seed", b"seed", "start_index", b"start_index"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "draws", b"draws", "images", b"images", "labels", b"labels", "model", b"model", "observations", b"observations", "seed", b"seed", "start_index", b"start_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__start_index: _TypeAlias = _typing.Literal["start_index"]  # noqa: Y015
+    _WhichOneofArgType__start_index: _TypeAlias = _typing.Literal["_start_index", b"_start_index"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_index) -> _WhichOneofReturnType__start_index | None: ...
+
+Global___ScoreRequest: _TypeAlias = ScoreRequest  # noqa: Y015
+
+@_typing.final
+class ScoreResponse(_message.Message):
+    """How likely each observation is, in nats; one value for each item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    DISTORTION_FIELD_NUMBER: _builtins.int
+    ELBO_FIELD_NUMBER: _builtins.int
+    IMPORTANCE_BOUND_FIELD_NUMBER: _builtins.int
+    PERCENTILE_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The version that answered: "models/NAME/versions/N"."""
+    seed: _builtins.int
+    """The seed of the draws, given or picked."""
+    @_builtins.property
+    def rate(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """KL of the posterior from the prior."""
+
+    @_builtins.property
+    def distortion(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Negative log-likelihood of the observation given its latents, the mean over the draws."""
+
+    @_builtins.property
+    def elbo(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """-(rate + distortion), a lower bound of the log-likelihood."""
+
+    @_builtins.property
+    def importance_bound(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The importance-weighted bound of k draws (Burda et al. 2016), at least the ELBO on average; equal to one
+        importance weight for k = 1.
+        """
+
+    @_builtins.property
+    def percentile(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Percentage of the training data's ELBOs that lie below the item's, from 0 to 100: near 0 for an anomaly.
+        Empty if the model version does not hold the distribution.
+        """
+
+    @_builtins.property
+    def execution(self) -> Global___Execution:
+        """How it was computed."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        rate: _abc.Iterable[_builtins.float] | None = ...,
+        distortion: _abc.Iterable[_builtins.float] | None = ...,
+        elbo: _abc.Iterable[_builtins.float] | None = ...,
+        importance_bound: _abc.Iterable[_builtins.float] | None = ...,
+        percentile: _abc.Iterable[_builtins.float] | None = ...,
+        seed: _builtins.int = ...,
+        execution: Global___Execution | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["distortion", b"distortion", "elbo", b"elbo", "execution", b"execution", "importance_bound", b"importance_bound", "model", b"model", "percentile", b"percentile", "rate", b"rate", "seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreResponse: _TypeAlias = ScoreResponse  # noqa: Y015
 
 @_typing.final
 class SampleStreamRequest(_message.Message):

@@ -53,6 +53,26 @@ class VaeServiceStub:
                 request_serializer=vae_dot_v1_dot_vae__service__pb2.DecodeRequest.SerializeToString,
                 response_deserializer=vae_dot_v1_dot_vae__service__pb2.DecodeResponse.FromString,
                 _registered_method=True)
+        self.Reconstruct = channel.unary_unary(
+                '/vae.v1.VaeService/Reconstruct',
+                request_serializer=vae_dot_v1_dot_vae__service__pb2.ReconstructRequest.SerializeToString,
+                response_deserializer=vae_dot_v1_dot_vae__service__pb2.ReconstructResponse.FromString,
+                _registered_method=True)
+        self.Interpolate = channel.unary_unary(
+                '/vae.v1.VaeService/Interpolate',
+                request_serializer=vae_dot_v1_dot_vae__service__pb2.InterpolateRequest.SerializeToString,
+                response_deserializer=vae_dot_v1_dot_vae__service__pb2.InterpolateResponse.FromString,
+                _registered_method=True)
+        self.Traverse = channel.unary_unary(
+                '/vae.v1.VaeService/Traverse',
+                request_serializer=vae_dot_v1_dot_vae__service__pb2.TraverseRequest.SerializeToString,
+                response_deserializer=vae_dot_v1_dot_vae__service__pb2.TraverseResponse.FromString,
+                _registered_method=True)
+        self.Score = channel.unary_unary(
+                '/vae.v1.VaeService/Score',
+                request_serializer=vae_dot_v1_dot_vae__service__pb2.ScoreRequest.SerializeToString,
+                response_deserializer=vae_dot_v1_dot_vae__service__pb2.ScoreResponse.FromString,
+                _registered_method=True)
         self.SampleStream = channel.unary_stream(
                 '/vae.v1.VaeService/SampleStream',
                 request_serializer=vae_dot_v1_dot_vae__service__pb2.SampleStreamRequest.SerializeToString,
@@ -99,6 +119,35 @@ class VaeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reconstruct(self, request, context):
+        """Encodes observations and decodes their latents, without a round trip.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Interpolate(self, request, context):
+        """Decodes the way from one point of the latent space to another, for one pair or many.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Traverse(self, request, context):
+        """Decodes latents of which one unit goes through a range, all others stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Score(self, request, context):
+        """Says how likely observations are under the model: ELBO, its parts and importance-weighted bounds.
+        The call of an anomaly detector. FAILED_PRECONDITION for a model without a scorer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SampleStream(self, request, context):
         """Draws any number of samples, in chunks that come as fast as the client reads them.
         A stream that broke goes on in a new call with the start_index after the last item that arrived.
@@ -139,6 +188,26 @@ def add_VaeServiceServicer_to_server(servicer, server):
                     servicer.Decode,
                     request_deserializer=vae_dot_v1_dot_vae__service__pb2.DecodeRequest.FromString,
                     response_serializer=vae_dot_v1_dot_vae__service__pb2.DecodeResponse.SerializeToString,
+            ),
+            'Reconstruct': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reconstruct,
+                    request_deserializer=vae_dot_v1_dot_vae__service__pb2.ReconstructRequest.FromString,
+                    response_serializer=vae_dot_v1_dot_vae__service__pb2.ReconstructResponse.SerializeToString,
+            ),
+            'Interpolate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Interpolate,
+                    request_deserializer=vae_dot_v1_dot_vae__service__pb2.InterpolateRequest.FromString,
+                    response_serializer=vae_dot_v1_dot_vae__service__pb2.InterpolateResponse.SerializeToString,
+            ),
+            'Traverse': grpc.unary_unary_rpc_method_handler(
+                    servicer.Traverse,
+                    request_deserializer=vae_dot_v1_dot_vae__service__pb2.TraverseRequest.FromString,
+                    response_serializer=vae_dot_v1_dot_vae__service__pb2.TraverseResponse.SerializeToString,
+            ),
+            'Score': grpc.unary_unary_rpc_method_handler(
+                    servicer.Score,
+                    request_deserializer=vae_dot_v1_dot_vae__service__pb2.ScoreRequest.FromString,
+                    response_serializer=vae_dot_v1_dot_vae__service__pb2.ScoreResponse.SerializeToString,
             ),
             'SampleStream': grpc.unary_stream_rpc_method_handler(
                     servicer.SampleStream,
@@ -241,6 +310,114 @@ class VaeService:
             '/vae.v1.VaeService/Decode',
             vae_dot_v1_dot_vae__service__pb2.DecodeRequest.SerializeToString,
             vae_dot_v1_dot_vae__service__pb2.DecodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reconstruct(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vae.v1.VaeService/Reconstruct',
+            vae_dot_v1_dot_vae__service__pb2.ReconstructRequest.SerializeToString,
+            vae_dot_v1_dot_vae__service__pb2.ReconstructResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Interpolate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vae.v1.VaeService/Interpolate',
+            vae_dot_v1_dot_vae__service__pb2.InterpolateRequest.SerializeToString,
+            vae_dot_v1_dot_vae__service__pb2.InterpolateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Traverse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vae.v1.VaeService/Traverse',
+            vae_dot_v1_dot_vae__service__pb2.TraverseRequest.SerializeToString,
+            vae_dot_v1_dot_vae__service__pb2.TraverseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Score(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vae.v1.VaeService/Score',
+            vae_dot_v1_dot_vae__service__pb2.ScoreRequest.SerializeToString,
+            vae_dot_v1_dot_vae__service__pb2.ScoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

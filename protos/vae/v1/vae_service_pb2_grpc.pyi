@@ -49,6 +49,16 @@ class VaeServiceStub:
     """Computes the parameters of the posterior q(z given x), and on request draws latents from it."""
     Decode: _grpc.UnaryUnaryMultiCallable[_vae_service_pb2.DecodeRequest, _vae_service_pb2.DecodeResponse]
     """Computes the mean of the likelihood p(x given z)."""
+    Reconstruct: _grpc.UnaryUnaryMultiCallable[_vae_service_pb2.ReconstructRequest, _vae_service_pb2.ReconstructResponse]
+    """Encodes observations and decodes their latents, without a round trip."""
+    Interpolate: _grpc.UnaryUnaryMultiCallable[_vae_service_pb2.InterpolateRequest, _vae_service_pb2.InterpolateResponse]
+    """Decodes the way from one point of the latent space to another, for one pair or many."""
+    Traverse: _grpc.UnaryUnaryMultiCallable[_vae_service_pb2.TraverseRequest, _vae_service_pb2.TraverseResponse]
+    """Decodes latents of which one unit goes through a range, all others stay."""
+    Score: _grpc.UnaryUnaryMultiCallable[_vae_service_pb2.ScoreRequest, _vae_service_pb2.ScoreResponse]
+    """Says how likely observations are under the model: ELBO, its parts and importance-weighted bounds.
+    The call of an anomaly detector. FAILED_PRECONDITION for a model without a scorer.
+    """
     SampleStream: _grpc.UnaryStreamMultiCallable[_vae_service_pb2.SampleStreamRequest, _vae_service_pb2.SampleStreamResponse]
     """Draws any number of samples, in chunks that come as fast as the client reads them.
     A stream that broke goes on in a new call with the start_index after the last item that arrived.
@@ -77,6 +87,16 @@ class VaeServiceAsyncStub(VaeServiceStub):
     """Computes the parameters of the posterior q(z given x), and on request draws latents from it."""
     Decode: _aio.UnaryUnaryMultiCallable[_vae_service_pb2.DecodeRequest, _vae_service_pb2.DecodeResponse]  # type: ignore[assignment]
     """Computes the mean of the likelihood p(x given z)."""
+    Reconstruct: _aio.UnaryUnaryMultiCallable[_vae_service_pb2.ReconstructRequest, _vae_service_pb2.ReconstructResponse]  # type: ignore[assignment]
+    """Encodes observations and decodes their latents, without a round trip."""
+    Interpolate: _aio.UnaryUnaryMultiCallable[_vae_service_pb2.InterpolateRequest, _vae_service_pb2.InterpolateResponse]  # type: ignore[assignment]
+    """Decodes the way from one point of the latent space to another, for one pair or many."""
+    Traverse: _aio.UnaryUnaryMultiCallable[_vae_service_pb2.TraverseRequest, _vae_service_pb2.TraverseResponse]  # type: ignore[assignment]
+    """Decodes latents of which one unit goes through a range, all others stay."""
+    Score: _aio.UnaryUnaryMultiCallable[_vae_service_pb2.ScoreRequest, _vae_service_pb2.ScoreResponse]  # type: ignore[assignment]
+    """Says how likely observations are under the model: ELBO, its parts and importance-weighted bounds.
+    The call of an anomaly detector. FAILED_PRECONDITION for a model without a scorer.
+    """
     SampleStream: _aio.UnaryStreamMultiCallable[_vae_service_pb2.SampleStreamRequest, _vae_service_pb2.SampleStreamResponse]  # type: ignore[assignment]
     """Draws any number of samples, in chunks that come as fast as the client reads them.
     A stream that broke goes on in a new call with the start_index after the last item that arrived.
@@ -120,6 +140,40 @@ class VaeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_vae_service_pb2.DecodeResponse, _abc.Awaitable[_vae_service_pb2.DecodeResponse]]:
         """Computes the mean of the likelihood p(x given z)."""
+
+    @_abc_1.abstractmethod
+    def Reconstruct(
+        self,
+        request: _vae_service_pb2.ReconstructRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vae_service_pb2.ReconstructResponse, _abc.Awaitable[_vae_service_pb2.ReconstructResponse]]:
+        """Encodes observations and decodes their latents, without a round trip."""
+
+    @_abc_1.abstractmethod
+    def Interpolate(
+        self,
+        request: _vae_service_pb2.InterpolateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vae_service_pb2.InterpolateResponse, _abc.Awaitable[_vae_service_pb2.InterpolateResponse]]:
+        """Decodes the way from one point of the latent space to another, for one pair or many."""
+
+    @_abc_1.abstractmethod
+    def Traverse(
+        self,
+        request: _vae_service_pb2.TraverseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vae_service_pb2.TraverseResponse, _abc.Awaitable[_vae_service_pb2.TraverseResponse]]:
+        """Decodes latents of which one unit goes through a range, all others stay."""
+
+    @_abc_1.abstractmethod
+    def Score(
+        self,
+        request: _vae_service_pb2.ScoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vae_service_pb2.ScoreResponse, _abc.Awaitable[_vae_service_pb2.ScoreResponse]]:
+        """Says how likely observations are under the model: ELBO, its parts and importance-weighted bounds.
+        The call of an anomaly detector. FAILED_PRECONDITION for a model without a scorer.
+        """
 
     @_abc_1.abstractmethod
     def SampleStream(

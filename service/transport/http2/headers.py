@@ -16,6 +16,7 @@ from hpack import Decoder
 from hpack.exceptions import HPACKError
 
 from service.transport.http2.frames import ErrorCode, ProtocolError
+from service.transport.metadata import REQUEST_ID, request_id, values_of
 
 MAX_LIST_SIZE: Final = 16_384  # bytes of a request's headers as HPACK counts them; gRPC's default
 _MAX_READ: Final = 2**18  # bytes that are read at all, so that only the call is refused
@@ -31,7 +32,7 @@ _MAX_TIMEOUT_DIGITS: Final = 8
 class RequestHeaders:
     """Of a request: its path "/SERVICE/METHOD", its timeout in seconds, the encoding of compressed
     messages, all its fields. `http_status`: 200 if it is gRPC, else HTTP's answer; `fault`: what is
-    wrong with it as gRPC."""
+    wrong with it as gRPC; `request_id`: its client's name for it, or ""."""
 
     path: bytes
     timeout: float | None
@@ -39,6 +40,7 @@ class RequestHeaders:
     fields: tuple[tuple[bytes, bytes], ...]
     http_status: int
     fault: str = ""
+    request_id: str = ""
 
 
 class HeaderReader:
@@ -106,7 +108,8 @@ def _request(fields: tuple[tuple[bytes, bytes], ...]) -> RequestHeaders:
         http_status = 431
     path = by_name.get(b":path", b"")
     encoding = by_name.get(b"grpc-encoding", b"identity")
-    return RequestHeaders(path, timeout, encoding, fields, http_status, fault)
+    identity = request_id(values_of(fields, REQUEST_ID))
+    return RequestHeaders(path, timeout, encoding, fields, http_status, fault, identity)
 
 
 def block(fields: tuple[tuple[str, str], ...]) -> bytes:
@@ -138,8 +141,8 @@ OPENING: Final = _STATUS_200 + block(
 OK_TRAILERS: Final = block((("grpc-status", "0"),))
 
 
-def trailers(code: int, text: str, details: bytes | None = None) -> bytes:
-    """The block that ends an RPC: status, message and serialized google.rpc.Status."""
+def trailers(code: int, text: str, details: bytes | None = None, request_id: str = "") -> bytes:
+    """The block that ends an RPC: status, message, serialized google.rpc.Status, request's id."""
     fields = [("grpc-status", str(code))]
     if text:
         fields.append(
@@ -148,6 +151,8 @@ def trailers(code: int, text: str, details: bytes | None = None) -> bytes:
     if details and len(details) <= _MAX_DETAILS:
         encoded = base64.b64encode(details).decode().rstrip("=")
         fields.append(("grpc-status-details-bin", encoded))
+    if request_id:
+        fields.append((REQUEST_ID, request_id))
     return block(tuple(fields))
 
 

@@ -1,18 +1,19 @@
 """gRPC on a stream: its messages, its deadline, its end."""
 
 from collections import deque
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import grpc
 
 from service.completion import Task
 from service.errors import InvalidRequest, ServiceError
 from service.logs import Logger
-from service.transport import CallObserver, failure
+from service.transport import CallObserver, failure, log_slow
 from service.transport.http2 import headers
 from service.transport.http2.connection import STREAM_WINDOW, Connection
 from service.transport.http2.frames import ErrorCode, ProtocolError
 from service.transport.http2.messages import PREFIX, Packed, Unpacker, Unreadable, read_prefix
+from service.transport.metadata import new_request_id
 
 _GONE: Final = grpc.StatusCode.CANCELLED
 
@@ -23,6 +24,7 @@ class Server(Protocol):
     observer: CallObserver
     log: Logger
     max_message: int
+    slow_seconds: float
 
     def clock(self) -> float:
         """Seconds of time.monotonic."""
@@ -47,6 +49,7 @@ class Rpc:
         "open",
         "outgoing",
         "path",
+        "request_id",
         "server",
         "started",
         "stream",
@@ -55,6 +58,7 @@ class Rpc:
         "trailers",
         "window",
     )
+    unary: ClassVar = False
 
     def __init__(
         self,
@@ -69,6 +73,7 @@ class Rpc:
         self.stream = stream
         self.stream_bytes = stream.to_bytes(4, "big")
         self.path = path
+        self.request_id = request.request_id  # "" without
         self.started = connection.now
         self.deadline = None if request.timeout is None else self.started + request.timeout
         self.half_closed = False  # the client has sent all
@@ -153,21 +158,18 @@ class Rpc:
         if error is None:
             self.close(grpc.StatusCode.OK)
         else:
-            self.close(*failure(error, self.path, self.server.log))
+            self._close_for(error)
 
     def fail(self, error: ServiceError) -> None:
         """Ends the RPC for what the client sent; the handler learns that nobody waits."""
         if self.open:
-            self.close(*failure(error, self.path, self.server.log))
+            self._close_for(error)
         self.cancel()
 
     def close(self, code: grpc.StatusCode, text: str = "", details: bytes | None = None) -> None:
         """Ends the RPC with a status, unless it has ended."""
         if self._count(code):
-            ok = code is grpc.StatusCode.OK
-            self.write_end(
-                headers.OK_TRAILERS if ok else headers.trailers(code.value[0], text, details)
-            )
+            self.write_end(headers.trailers(code.value[0], text, details, self.request_id))
 
     def cancel(self) -> None:
         """Tells the handler that nobody waits."""
@@ -190,7 +192,17 @@ class Rpc:
         if self.path:
             seconds = self.server.clock() - self.started
             self.server.observer.call_done(self.path, code.name, seconds)
+            if self.unary and seconds >= self.server.slow_seconds:
+                self._log_slow(code, seconds)
         return True
+
+    def _close_for(self, error: BaseException) -> None:
+        self.request_id = self.request_id or new_request_id()
+        self.close(*failure(error, self.path, self.server.log, self.request_id))
+
+    def _log_slow(self, code: grpc.StatusCode, seconds: float) -> None:
+        self.request_id = self.request_id or new_request_id()
+        log_slow(self.server.log, self.path, self.request_id, code, seconds)
 
     def _cut(self, code: grpc.StatusCode, text: str) -> None:
         """Ends it from outside."""
@@ -261,3 +273,29 @@ class Refusal(Rpc):
         """Answers at once."""
         self.open.clear()
         self.connection.outgoing.end(self, self._block)
+
+
+class Denial(Rpc):
+    """A request that its client may not make, answered before any message of it is read."""
+
+    __slots__ = ("_error",)
+
+    def __init__(
+        self,
+        server: Server,
+        connection: Connection,
+        stream: int,
+        request: headers.RequestHeaders,
+        path: str,
+        error: Exception,
+    ) -> None:
+        super().__init__(server, connection, stream, request, path)
+        self._error = error
+
+    def begin(self) -> None:
+        """Answers at once."""
+        self.finish(self._error)
+
+    def write_end(self, trailers: bytes) -> None:
+        """See Rpc."""
+        self.connection.outgoing.end(self, headers.OPENING + trailers)

@@ -21,7 +21,7 @@ from service.transport import CallObserver, Method, StreamMethod, TransportOptio
 from service.transport.http2.connection import Connection
 from service.transport.http2.headers import RequestHeaders
 from service.transport.http2.listening import accept, listen
-from service.transport.http2.rpc import Refusal, Rpc
+from service.transport.http2.rpc import Denial, Refusal, Rpc
 from service.transport.http2.streaming import Streaming
 from service.transport.http2.unary import Unary
 from service.transport.tls import Certificates
@@ -39,9 +39,11 @@ class Http2Transport:
         self.observer = observer
         self.log = log
         self.max_message = options.max_message_bytes
+        self.slow_seconds = options.slow_seconds
         self.clock = time.monotonic
         self.port = 0
         self._options = options
+        self._authorize = options.authorize
         self._certificates = Certificates(options.tls, log) if options.tls else None
         self._methods: dict[bytes, Method | StreamMethod] = {}
         self._listeners: list[socket.socket] = []
@@ -98,6 +100,11 @@ class Http2Transport:
         method = self._methods.get(request.path)
         if method is None or request.http_status != 200 or request.fault:
             return Refusal(self, connection, stream, request)
+        if self._authorize is not None:
+            try:
+                self._authorize(method.path, request.fields)
+            except Exception as error:  # noqa: BLE001 - of the RPC; what is a defect denies too
+                return Denial(self, connection, stream, request, method.path, error)
         if isinstance(method, Method):
             return Unary(self, connection, stream, request, method)
         return Streaming(self, connection, stream, request, method)

@@ -44,7 +44,7 @@ class Streaming(Rpc):
         self._opened = False
         self._complete = False  # the last message has arrived
         self._lock = threading.Lock()  # of what waits and who waits for it
-        self.call = Call(self.deadline)
+        self.call = Call(self.deadline, request.fields)
 
     def receive(self) -> Completion[Message | None]:
         """See Stream."""

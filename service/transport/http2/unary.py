@@ -1,5 +1,6 @@
 """One message each way."""
 
+from collections.abc import Iterable
 from typing import Final
 
 import grpc
@@ -10,7 +11,7 @@ from service.transport import Call, Method, Response, parse
 from service.transport.http2 import headers
 from service.transport.http2.connection import Connection
 from service.transport.http2.rpc import Rpc, Server
-from service.transport.spliced import Spliced
+from service.transport.spliced import Buffer, Spliced
 
 _LARGE: Final = 2**15  # bytes of an answer, beyond which its pieces are sent from where they lie
 
@@ -18,7 +19,8 @@ _LARGE: Final = 2**15  # bytes of an answer, beyond which its pieces are sent fr
 class Unary(Rpc):
     """Runs the handler when the message is here."""
 
-    __slots__ = ("_method",)
+    __slots__ = ("_metadata", "_method")
+    unary = True
 
     def __init__(
         self,
@@ -30,6 +32,7 @@ class Unary(Rpc):
     ) -> None:
         super().__init__(server, connection, stream, request, method.path)
         self._method = method
+        self._metadata = request.fields
 
     def on_message(self, data: bytes) -> None:
         """See Rpc."""
@@ -41,7 +44,8 @@ class Unary(Rpc):
         except InvalidRequest as error:
             self.fail(error)
             return
-        self.task = Task(self._method.handler(request, Call(self.deadline)), self._answer)
+        call = Call(self.deadline, self._metadata)
+        self.task = Task(self._method.handler(request, call), self._answer)
         self.task.step()
 
     def on_half_closed(self) -> None:
@@ -58,14 +62,19 @@ class Unary(Rpc):
             self.finish(error)
             return
         self.task = None
-        outgoing = self.connection.outgoing
         if isinstance(response, Spliced) and response.size > _LARGE:
-            if not (self.check_size(response.size) and self._count(grpc.StatusCode.OK)):
-                return
-            outgoing.open_answer(self)
-            outgoing.send_message(self, response.pieces, response.size)
-            outgoing.end(self, headers.OK_TRAILERS)
+            if self.check_size(response.size) and self._count(grpc.StatusCode.OK):
+                self._send(response.pieces, response.size)
             return
         message = response.SerializeToString()
         if self.check_size(len(message)) and self._count(grpc.StatusCode.OK):
-            outgoing.answer(self, message)
+            if self.request_id:
+                self._send((message,), len(message))
+            else:
+                self.connection.outgoing.answer(self, message)
+
+    def _send(self, pieces: Iterable[Buffer], size: int) -> None:
+        outgoing = self.connection.outgoing
+        outgoing.open_answer(self)
+        outgoing.send_message(self, pieces, size)
+        outgoing.end(self, headers.trailers(0, "", request_id=self.request_id))

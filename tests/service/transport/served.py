@@ -34,7 +34,7 @@ class Records:
     def info(self, event: str, **values: Any) -> None:
         """Nothing to record."""
 
-    warning = info
+    warning = debug = info
 
 
 class Methods:

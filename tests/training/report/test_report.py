@@ -131,8 +131,26 @@ class Codes(Wrapped):
 
 def test_a_model_of_codes_has_no_walks(fitted: Fitted, tiny_dataset: Dataset) -> None:
     html = render(subject(fitted, tiny_dataset, Codes(fitted.model)))
-    shown = ["Numbers", "Training", "Reconstructions", "Samples from the prior", "Rate by latent"]
-    assert headings(html) == shown
+    assert headings(html) == ["Numbers", "Training", "Reconstructions", "Samples from the prior"]
+    assert b"decoded from their codes" in html
+
+
+def test_rates_of_groups_of_latents_are_called_so(fitted: Fitted, tiny_dataset: Dataset) -> None:
+    plain = subject(fitted, tiny_dataset)
+    grouped = replace(plain, evaluation=replace(plain.evaluation, rate_by_unit=(1.0, 0.5)))
+    assert headings(render(grouped))[-1] == "Rate by group"
+
+
+class Pixels(Wrapped):
+    """Draws pixels that depend on one another."""
+
+    def draw(self, latents: Tensor, noise: Tensor) -> Tensor:
+        return (noise[:, None] > 0).float()
+
+
+def test_a_model_that_draws_pixels_shows_such_draws(fitted: Fitted, tiny_dataset: Dataset) -> None:
+    html = render(subject(fitted, tiny_dataset, Pixels(fitted.model)))
+    assert html.count(b"samples from the prior, their pixels drawn") == 5
 
 
 @pytest.mark.parametrize("items", [1, 2, 4])

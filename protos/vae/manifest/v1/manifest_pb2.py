@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from vae.v1 import tensor_pb2 as vae_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evae/manifest/v1/manifest.proto\x12\x0fvae.manifest.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13vae/v1/tensor.proto\"\xdd\x05\n\x08Manifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\x0e\n\x06preset\x18\x05 \x01(\t\x12\x14\n\x0clatent_space\x18\x06 \x01(\t\x12\x19\n\x11\x63heckpoint_sha256\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x0cobservations\x18\t \x01(\x0b\x32\x12.vae.v1.TensorSpec\x12\'\n\x0bvalue_range\x18\n \x01(\x0b\x32\x12.vae.v1.ValueRange\x12#\n\x07latents\x18\x0b \x01(\x0b\x32\x12.vae.v1.TensorSpec\x12\x33\n\rlatent_groups\x18\x0c \x03(\x0b\x32\x1c.vae.manifest.v1.LatentGroup\x12\x0e\n\x06labels\x18\r \x03(\t\x12\x12\n\nlikelihood\x18\x0e \x01(\t\x12\r\n\x05prior\x18\x0f \x01(\t\x12\x15\n\rbatch_buckets\x18\x10 \x03(\x05\x12&\n\x06graphs\x18\x11 \x03(\x0b\x32\x16.vae.manifest.v1.Graph\x12H\n\x10training_metrics\x18\x12 \x03(\x0b\x32..vae.manifest.v1.Manifest.TrainingMetricsEntry\x12\x42\n\rtool_versions\x18\x13 \x03(\x0b\x32+.vae.manifest.v1.Manifest.ToolVersionsEntry\x1a\x36\n\x14TrainingMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x33\n\x11ToolVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf7\x01\n\x05Graph\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.vae.manifest.v1.GraphKind\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\"\n\x06inputs\x18\x05 \x03(\x0b\x32\x12.vae.v1.TensorSpec\x12#\n\x07outputs\x18\x06 \x03(\x0b\x32\x12.vae.v1.TensorSpec\x12\r\n\x05opset\x18\x07 \x01(\x05\x12\x11\n\tprecision\x18\x08 \x01(\t\x12\'\n\x06parity\x18\t \x01(\x0b\x32\x17.vae.manifest.v1.Parity\"L\n\x06Parity\x12\x1a\n\x12max_absolute_error\x18\x01 \x01(\x01\x12\x11\n\ttolerance\x18\x02 \x01(\x01\x12\x13\n\x0b\x62\x61tch_sizes\x18\x03 \x03(\x05\"*\n\x0bLatentGroup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03*\x8b\x01\n\tGraphKind\x12\x1a\n\x16GRAPH_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12GRAPH_KIND_ENCODER\x10\x01\x12\x16\n\x12GRAPH_KIND_DECODER\x10\x02\x12\x14\n\x10GRAPH_KIND_PRIOR\x10\x03\x12\x1c\n\x18GRAPH_KIND_ENCODER_UINT8\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evae/manifest/v1/manifest.proto\x12\x0fvae.manifest.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13vae/v1/tensor.proto\"\xbf\x06\n\x08Manifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\x0e\n\x06preset\x18\x05 \x01(\t\x12\x14\n\x0clatent_space\x18\x06 \x01(\t\x12\x19\n\x11\x63heckpoint_sha256\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x0cobservations\x18\t \x01(\x0b\x32\x12.vae.v1.TensorSpec\x12\'\n\x0bvalue_range\x18\n \x01(\x0b\x32\x12.vae.v1.ValueRange\x12#\n\x07latents\x18\x0b \x01(\x0b\x32\x12.vae.v1.TensorSpec\x12\x33\n\rlatent_groups\x18\x0c \x03(\x0b\x32\x1c.vae.manifest.v1.LatentGroup\x12\x0e\n\x06labels\x18\r \x03(\t\x12\x12\n\nlikelihood\x18\x0e \x01(\t\x12\r\n\x05prior\x18\x0f \x01(\t\x12\x15\n\rbatch_buckets\x18\x10 \x03(\x05\x12&\n\x06graphs\x18\x11 \x03(\x0b\x32\x16.vae.manifest.v1.Graph\x12H\n\x10training_metrics\x18\x12 \x03(\x0b\x32..vae.manifest.v1.Manifest.TrainingMetricsEntry\x12\x42\n\rtool_versions\x18\x13 \x03(\x0b\x32+.vae.manifest.v1.Manifest.ToolVersionsEntry\x12\x12\n\ncode_count\x18\x14 \x01(\x03\x12\x18\n\x10\x65lbo_percentiles\x18\x15 \x03(\x01\x12\x32\n\x0fmax_queue_delay\x18\x1e \x01(\x0b\x32\x19.google.protobuf.Duration\x1a\x36\n\x14TrainingMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x33\n\x11ToolVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa4\x03\n\x05Graph\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.vae.manifest.v1.GraphKind\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\"\n\x06inputs\x18\x05 \x03(\x0b\x32\x12.vae.v1.TensorSpec\x12#\n\x07outputs\x18\x06 \x03(\x0b\x32\x12.vae.v1.TensorSpec\x12\r\n\x05opset\x18\x07 \x01(\x05\x12\x11\n\tprecision\x18\x08 \x01(\t\x12\'\n\x06parity\x18\t \x01(\x0b\x32\x17.vae.manifest.v1.Parity\x12\x12\n\nir_version\x18\x1e \x01(\x05\x12\x12\n\nnode_count\x18\x1f \x01(\x05\x12\x1c\n\x14optimized_node_count\x18  \x01(\x05\x12\x35\n\x0elatency_tables\x18! \x03(\x0b\x32\x1d.vae.manifest.v1.LatencyTable\x12.\n\nend_metric\x18\" \x01(\x0b\x32\x1a.vae.manifest.v1.EndMetric\"\x88\x01\n\x06Parity\x12\x1a\n\x12max_absolute_error\x18\x01 \x01(\x01\x12\x11\n\ttolerance\x18\x02 \x01(\x01\x12\x13\n\x0b\x62\x61tch_sizes\x18\x03 \x03(\x05\x12\x17\n\x0f\x64ifferent_codes\x18\x04 \x01(\x01\x12!\n\x19\x64ifferent_codes_tolerance\x18\x05 \x01(\x01\"{\n\x0cLatencyTable\x12\x1a\n\x12\x65xecution_provider\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0f\n\x07threads\x18\x03 \x01(\x05\x12.\n\x07\x62\x61tches\x18\x04 \x03(\x0b\x32\x1d.vae.manifest.v1.BatchLatency\"3\n\x0c\x42\x61tchLatency\x12\x12\n\nbatch_size\x18\x01 \x01(\x05\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"Y\n\tEndMetric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x11\n\treference\x18\x03 \x01(\x01\x12\r\n\x05\x62ound\x18\x04 \x01(\x01\x12\r\n\x05items\x18\x05 \x01(\x05\"*\n\x0bLatentGroup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03*\xbf\x01\n\tGraphKind\x12\x1a\n\x16GRAPH_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12GRAPH_KIND_ENCODER\x10\x01\x12\x16\n\x12GRAPH_KIND_DECODER\x10\x02\x12\x14\n\x10GRAPH_KIND_PRIOR\x10\x03\x12\x1c\n\x18GRAPH_KIND_ENCODER_UINT8\x10\x04\x12\x15\n\x11GRAPH_KIND_SCORER\x10\x05\x12\x1b\n\x17GRAPH_KIND_SCORER_UINT8\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,18 +38,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MANIFEST_TRAININGMETRICSENTRY']._serialized_options = b'8\001'
   _globals['_MANIFEST_TOOLVERSIONSENTRY']._loaded_options = None
   _globals['_MANIFEST_TOOLVERSIONSENTRY']._serialized_options = b'8\001'
-  _globals['_GRAPHKIND']._serialized_start=1214
-  _globals['_GRAPHKIND']._serialized_end=1353
-  _globals['_MANIFEST']._serialized_start=106
-  _globals['_MANIFEST']._serialized_end=839
-  _globals['_MANIFEST_TRAININGMETRICSENTRY']._serialized_start=732
-  _globals['_MANIFEST_TRAININGMETRICSENTRY']._serialized_end=786
-  _globals['_MANIFEST_TOOLVERSIONSENTRY']._serialized_start=788
-  _globals['_MANIFEST_TOOLVERSIONSENTRY']._serialized_end=839
-  _globals['_GRAPH']._serialized_start=842
-  _globals['_GRAPH']._serialized_end=1089
-  _globals['_PARITY']._serialized_start=1091
-  _globals['_PARITY']._serialized_end=1167
-  _globals['_LATENTGROUP']._serialized_start=1169
-  _globals['_LATENTGROUP']._serialized_end=1211
+  _globals['_GRAPHKIND']._serialized_start=1847
+  _globals['_GRAPHKIND']._serialized_end=2038
+  _globals['_MANIFEST']._serialized_start=138
+  _globals['_MANIFEST']._serialized_end=969
+  _globals['_MANIFEST_TRAININGMETRICSENTRY']._serialized_start=862
+  _globals['_MANIFEST_TRAININGMETRICSENTRY']._serialized_end=916
+  _globals['_MANIFEST_TOOLVERSIONSENTRY']._serialized_start=918
+  _globals['_MANIFEST_TOOLVERSIONSENTRY']._serialized_end=969
+  _globals['_GRAPH']._serialized_start=972
+  _globals['_GRAPH']._serialized_end=1392
+  _globals['_PARITY']._serialized_start=1395
+  _globals['_PARITY']._serialized_end=1531
+  _globals['_LATENCYTABLE']._serialized_start=1533
+  _globals['_LATENCYTABLE']._serialized_end=1656
+  _globals['_BATCHLATENCY']._serialized_start=1658
+  _globals['_BATCHLATENCY']._serialized_end=1709
+  _globals['_ENDMETRIC']._serialized_start=1711
+  _globals['_ENDMETRIC']._serialized_end=1800
+  _globals['_LATENTGROUP']._serialized_start=1802
+  _globals['_LATENTGROUP']._serialized_end=1844
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ The contract between export and service: one manifest.json (proto-JSON) in each 
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -37,6 +38,12 @@ class _GraphKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GraphKind.V
     """noise [, label] -> latents."""
     GRAPH_KIND_ENCODER_UINT8: _GraphKind.ValueType  # 4
     """observations_uint8, noise [, label] -> latents, mean, log_variance."""
+    GRAPH_KIND_SCORER: _GraphKind.ValueType  # 5
+    """observations, noise [, label] -> rate, distortion, log_weight, each [items] in nats, of one draw of the posterior.
+    A version has none where rate + distortion bounds no likelihood.
+    """
+    GRAPH_KIND_SCORER_UINT8: _GraphKind.ValueType  # 6
+    """observations_uint8, noise [, label] -> rate, distortion, log_weight."""
 
 class GraphKind(_GraphKind, metaclass=_GraphKindEnumTypeWrapper):
     """What a graph computes."""
@@ -51,6 +58,12 @@ GRAPH_KIND_PRIOR: GraphKind.ValueType  # 3
 """noise [, label] -> latents."""
 GRAPH_KIND_ENCODER_UINT8: GraphKind.ValueType  # 4
 """observations_uint8, noise [, label] -> latents, mean, log_variance."""
+GRAPH_KIND_SCORER: GraphKind.ValueType  # 5
+"""observations, noise [, label] -> rate, distortion, log_weight, each [items] in nats, of one draw of the posterior.
+A version has none where rate + distortion bounds no likelihood.
+"""
+GRAPH_KIND_SCORER_UINT8: GraphKind.ValueType  # 6
+"""observations_uint8, noise [, label] -> rate, distortion, log_weight."""
 Global___GraphKind: _TypeAlias = GraphKind  # noqa: Y015
 
 @_typing.final
@@ -118,6 +131,9 @@ class Manifest(_message.Message):
     GRAPHS_FIELD_NUMBER: _builtins.int
     TRAINING_METRICS_FIELD_NUMBER: _builtins.int
     TOOL_VERSIONS_FIELD_NUMBER: _builtins.int
+    CODE_COUNT_FIELD_NUMBER: _builtins.int
+    ELBO_PERCENTILES_FIELD_NUMBER: _builtins.int
+    MAX_QUEUE_DELAY_FIELD_NUMBER: _builtins.int
     format_version: _builtins.int
     """Version of this format; 1. A reader refuses a number that it does not know."""
     name: _builtins.str
@@ -136,6 +152,8 @@ class Manifest(_message.Message):
     """The likelihood p(x given z): "bernoulli" or "gaussian"."""
     prior: _builtins.str
     """The prior p(z): "standard_normal", or "graph" where the version has a prior graph."""
+    code_count: _builtins.int
+    """How many codes there are for each latent, which are 0 to code_count - 1; 0 where latents are real numbers."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the version was published."""
@@ -146,15 +164,15 @@ class Manifest(_message.Message):
 
     @_builtins.property
     def value_range(self) -> _tensor_pb2.ValueRange:
-        """Smallest and largest value of an observation."""
+        """Smallest and largest value of an observation; infinite where any number is one."""
 
     @_builtins.property
     def latents(self) -> _tensor_pb2.TensorSpec:
-        """Latents, with the item axis first."""
+        """Latents, with the item axis first; int64 where they are codes."""
 
     @_builtins.property
     def latent_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___LatentGroup]:
-        """How the latents divide into groups, from the top of a hierarchy; one group for a flat model."""
+        """How flat latents divide into groups that follow each other, from the top of a hierarchy; one group else."""
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -175,6 +193,14 @@ class Manifest(_message.Message):
     @_builtins.property
     def tool_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Versions of the packages that made this version, by package name."""
+
+    @_builtins.property
+    def elbo_percentiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The 0th to 100th percentiles of the ELBO of the training data, ascending, in nats; empty without a scorer."""
+
+    @_builtins.property
+    def max_queue_delay(self) -> _duration_pb2.Duration:
+        """Longest wait for a fuller batch that the latencies of the graphs suggest; a service's own setting wins."""
 
     def __init__(
         self,
@@ -198,10 +224,13 @@ class Manifest(_message.Message):
         graphs: _abc.Iterable[Global___Graph] | None = ...,
         training_metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         tool_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        code_count: _builtins.int = ...,
+        elbo_percentiles: _abc.Iterable[_builtins.float] | None = ...,
+        max_queue_delay: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "latents", b"latents", "observations", b"observations", "value_range", b"value_range"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "latents", b"latents", "max_queue_delay", b"max_queue_delay", "observations", b"observations", "value_range", b"value_range"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_buckets", b"batch_buckets", "checkpoint_sha256", b"checkpoint_sha256", "create_time", b"create_time", "family", b"family", "format_version", b"format_version", "graphs", b"graphs", "labels", b"labels", "latent_groups", b"latent_groups", "latent_space", b"latent_space", "latents", b"latents", "likelihood", b"likelihood", "name", b"name", "observations", b"observations", "preset", b"preset", "prior", b"prior", "tool_versions", b"tool_versions", "training_metrics", b"training_metrics", "value_range", b"value_range", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_buckets", b"batch_buckets", "checkpoint_sha256", b"checkpoint_sha256", "code_count", b"code_count", "create_time", b"create_time", "elbo_percentiles", b"elbo_percentiles", "family", b"family", "format_version", b"format_version", "graphs", b"graphs", "labels", b"labels", "latent_groups", b"latent_groups", "latent_space", b"latent_space", "latents", b"latents", "likelihood", b"likelihood", "max_queue_delay", b"max_queue_delay", "name", b"name", "observations", b"observations", "preset", b"preset", "prior", b"prior", "tool_versions", b"tool_versions", "training_metrics", b"training_metrics", "value_range", b"value_range", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -222,6 +251,11 @@ class Graph(_message.Message):
     OPSET_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
     PARITY_FIELD_NUMBER: _builtins.int
+    IR_VERSION_FIELD_NUMBER: _builtins.int
+    NODE_COUNT_FIELD_NUMBER: _builtins.int
+    OPTIMIZED_NODE_COUNT_FIELD_NUMBER: _builtins.int
+    LATENCY_TABLES_FIELD_NUMBER: _builtins.int
+    END_METRIC_FIELD_NUMBER: _builtins.int
     kind: Global___GraphKind.ValueType
     """What it computes."""
     file: _builtins.str
@@ -234,6 +268,12 @@ class Graph(_message.Message):
     """Version of the default operator set."""
     precision: _builtins.str
     """Precision of the weights, for example "float32"."""
+    ir_version: _builtins.int
+    """Version of the ONNX file format."""
+    node_count: _builtins.int
+    """Nodes in the file."""
+    optimized_node_count: _builtins.int
+    """Nodes that onnxruntime runs on the CPU, after its optimization."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]:
         """Inputs, in the graph's order."""
@@ -245,6 +285,14 @@ class Graph(_message.Message):
     @_builtins.property
     def parity(self) -> Global___Parity:
         """How far onnxruntime was from torch when the version was published."""
+
+    @_builtins.property
+    def latency_tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___LatencyTable]:
+        """How long a batch takes, one table for each execution provider that was there when the version was published."""
+
+    @_builtins.property
+    def end_metric(self) -> Global___EndMetric:
+        """What the model reaches through graphs of this precision; absent where none was measured."""
 
     def __init__(
         self,
@@ -258,10 +306,15 @@ class Graph(_message.Message):
         opset: _builtins.int = ...,
         precision: _builtins.str = ...,
         parity: Global___Parity | None = ...,
+        ir_version: _builtins.int = ...,
+        node_count: _builtins.int = ...,
+        optimized_node_count: _builtins.int = ...,
+        latency_tables: _abc.Iterable[Global___LatencyTable] | None = ...,
+        end_metric: Global___EndMetric | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["parity", b"parity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_metric", b"end_metric", "parity", b"parity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "inputs", b"inputs", "kind", b"kind", "opset", b"opset", "outputs", b"outputs", "parity", b"parity", "precision", b"precision", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_metric", b"end_metric", "file", b"file", "inputs", b"inputs", "ir_version", b"ir_version", "kind", b"kind", "latency_tables", b"latency_tables", "node_count", b"node_count", "opset", b"opset", "optimized_node_count", b"optimized_node_count", "outputs", b"outputs", "parity", b"parity", "precision", b"precision", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -276,10 +329,18 @@ class Parity(_message.Message):
     MAX_ABSOLUTE_ERROR_FIELD_NUMBER: _builtins.int
     TOLERANCE_FIELD_NUMBER: _builtins.int
     BATCH_SIZES_FIELD_NUMBER: _builtins.int
+    DIFFERENT_CODES_FIELD_NUMBER: _builtins.int
+    DIFFERENT_CODES_TOLERANCE_FIELD_NUMBER: _builtins.int
     max_absolute_error: _builtins.float
-    """Largest absolute difference over all outputs, batches and items."""
+    """Largest absolute difference over all outputs of real numbers, batches and items."""
     tolerance: _builtins.float
     """Largest absolute difference that would have been published."""
+    different_codes: _builtins.float
+    """Share of the codes that differed: a tie within float32's error can fall either way, and what a prior draws after
+    it follows.
+    """
+    different_codes_tolerance: _builtins.float
+    """Largest share that would have been published."""
     @_builtins.property
     def batch_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Batch sizes that were compared."""
@@ -290,14 +351,116 @@ class Parity(_message.Message):
         max_absolute_error: _builtins.float = ...,
         tolerance: _builtins.float = ...,
         batch_sizes: _abc.Iterable[_builtins.int] | None = ...,
+        different_codes: _builtins.float = ...,
+        different_codes_tolerance: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_sizes", b"batch_sizes", "max_absolute_error", b"max_absolute_error", "tolerance", b"tolerance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_sizes", b"batch_sizes", "different_codes", b"different_codes", "different_codes_tolerance", b"different_codes_tolerance", "max_absolute_error", b"max_absolute_error", "tolerance", b"tolerance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Parity: _TypeAlias = Parity  # noqa: Y015
+
+@_typing.final
+class LatencyTable(_message.Message):
+    """How long one graph takes on one device."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_PROVIDER_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    BATCHES_FIELD_NUMBER: _builtins.int
+    execution_provider: _builtins.str
+    """onnxruntime's execution provider, for example "CPUExecutionProvider"."""
+    device: _builtins.str
+    """Name of the processor or GPU."""
+    threads: _builtins.int
+    """Threads of the session."""
+    @_builtins.property
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchLatency]:
+        """A row for each batch size, ascending."""
+
+    def __init__(
+        self,
+        *,
+        execution_provider: _builtins.str = ...,
+        device: _builtins.str = ...,
+        threads: _builtins.int = ...,
+        batches: _abc.Iterable[Global___BatchLatency] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "device", b"device", "execution_provider", b"execution_provider", "threads", b"threads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LatencyTable: _TypeAlias = LatencyTable  # noqa: Y015
+
+@_typing.final
+class BatchLatency(_message.Message):
+    """How long one batch takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    batch_size: _builtins.int
+    """Items of the batch."""
+    seconds: _builtins.float
+    """Median over several runs."""
+    def __init__(
+        self,
+        *,
+        batch_size: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchLatency: _TypeAlias = BatchLatency  # noqa: Y015
+
+@_typing.final
+class EndMetric(_message.Message):
+    """What a model reaches on test items through onnxruntime, beside torch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    BOUND_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What was measured, for example "elbo" in nats per item."""
+    value: _builtins.float
+    """Mean over the items through onnxruntime."""
+    reference: _builtins.float
+    """Mean over the items through torch."""
+    bound: _builtins.float
+    """Largest difference of the two that would have been published."""
+    items: _builtins.int
+    """How many items there were."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.float = ...,
+        reference: _builtins.float = ...,
+        bound: _builtins.float = ...,
+        items: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound", b"bound", "items", b"items", "name", b"name", "reference", b"reference", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndMetric: _TypeAlias = EndMetric  # noqa: Y015
 
 @_typing.final
 class LatentGroup(_message.Message):

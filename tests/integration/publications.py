@@ -1,0 +1,38 @@
+"""Further versions of an exported model: the same graphs under another number."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+
+def publish(
+    exported: Path,
+    root: Path,
+    version: int,
+    name: str = "digits",
+    change: Callable[[Path], object] = lambda folder: None,
+) -> Path:
+    """Publishes version 1 of digits again, as export does: written beside, then renamed.
+
+    change gets the folder before.
+    """
+    folder = root / name / str(version)
+    beside = root / name / f".publishing-{version}"
+    shutil.copytree(exported / "digits" / "1", beside)
+    manifest = json.loads((beside / "manifest.json").read_text())
+    manifest["name"], manifest["version"] = name, version
+    (beside / "manifest.json").write_text(json.dumps(manifest))
+    change(beside)
+    return beside.rename(folder)
+
+
+def replace_decoder(folder: Path, content: bytes) -> None:
+    """Puts other bytes in a version's decoder, and their digest in its manifest."""
+    (folder / "decoder.onnx").write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for graph in manifest["graphs"]:
+        if graph["file"] == "decoder.onnx":
+            graph["sha256"] = hashlib.sha256(content).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
