@@ -81,6 +81,7 @@ class Session:
         Raises ProviderError when the provider does not come up, as nothing falls back in silence,
         and GraphError when onnxruntime refuses the graph.
         """
+        ort.disable_telemetry_events()  # which would also write an identity of the device
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
