@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.families import Families
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 # Before torch is imported: on models this small its threads only wait for each other, and on a
 # machine that is busy with something else for a hundred times longer than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes says nothing about what is tested.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
