@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 from google.protobuf.message import Message
@@ -20,7 +20,8 @@ from service.transport.spliced import Buffer
 from service.wire import length_delimited, number_of, tensor_field
 
 T = TypeVar("T")
-_LEVELS = {vae_pb.OBSERVATION_ENCODING_UINT8, vae_pb.OBSERVATION_ENCODING_PNG}
+_ENCODINGS: Final = frozenset(vae_pb.ObservationEncoding.values())
+_LEVELS: Final = {vae_pb.OBSERVATION_ENCODING_UINT8, vae_pb.OBSERVATION_ENCODING_PNG}
 _FLOAT16 = np.dtype("<f2")
 
 
@@ -102,7 +103,7 @@ class Observing:
 def check_encoding(encoding: int, model: Model) -> bool:
     """Whether it takes the decoder's uint8 levels. Raises InvalidRequest if it cannot be had."""
     field = "observation_encoding"
-    if encoding not in vae_pb.ObservationEncoding.values():
+    if encoding not in _ENCODINGS:
         names = ", ".join(vae_pb.ObservationEncoding.keys()[1:])
         raise InvalidRequest(field, f"expected one of {names}")
     if encoding == vae_pb.OBSERVATION_ENCODING_PNG and not can_be_images(model.observation_shape):

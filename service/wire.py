@@ -20,6 +20,7 @@ from service.tensors import DATA_TYPES
 from service.transport.spliced import Buffer, Spliced
 
 _LENGTH_DELIMITED: Final = 2
+_SMALL: Final = [bytes((value,)) for value in range(0x80)]  # one byte is its own varint
 # Tags and values of vae.v1.Execution's queue_seconds (2) and compute_seconds (3), doubles, and the
 # tag of batch_size (4).
 _EXECUTION: Final = struct.Struct("<BdBdB")
@@ -70,6 +71,8 @@ def _tensor_head(field: int, dtype: np.dtype[np.generic], shape: tuple[int, ...]
 
 
 def _varint(value: int) -> bytes:
+    if value < len(_SMALL):
+        return _SMALL[value]
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
