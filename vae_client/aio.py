@@ -9,7 +9,14 @@ import grpc
 
 from vae_client import calls, latent_calls
 from vae_client.calls import Call, Exchange
-from vae_client.channel import DEFAULT_STREAM_TIMEOUT, DEFAULT_TIMEOUT, OPTIONS, address
+from vae_client.channel import (
+    DEFAULT_STREAM_TIMEOUT,
+    DEFAULT_TIMEOUT,
+    OPTIONS,
+    Token,
+    address,
+    credentials_of,
+)
 from vae_client.errors import error_of
 from vae_client.repeats import Repeats
 from vae_client.streams import Stream
@@ -67,12 +74,14 @@ class AsyncVaeClient:
         *,
         timeout: float = DEFAULT_TIMEOUT,
         credentials: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
     ) -> None:
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(address(target), OPTIONS)
         else:
             self._channel = grpc.aio.secure_channel(address(target), credentials, OPTIONS)
         self._timeout = timeout
+        self._token = token
         self._stubs = Stubs(self._channel)
 
     async def close(self) -> None:
@@ -95,7 +104,11 @@ class AsyncVaeClient:
         repeats = Repeats(self._timeout if call.timeout is None else call.timeout)
         while True:
             try:
-                response: object = await method(call.request, timeout=repeats.remaining)
+                response: object = await method(
+                    call.request,
+                    timeout=repeats.remaining,
+                    metadata=credentials_of(self._token),
+                )
                 return response
             except grpc.aio.AioRpcError as error:
                 failure = error_of(error)
@@ -109,7 +122,11 @@ class AsyncVaeClient:
         repeats = Repeats(DEFAULT_STREAM_TIMEOUT if stream.timeout is None else stream.timeout)
         while True:
             try:
-                async for message in method(stream.request(), timeout=repeats.remaining):
+                async for message in method(
+                    stream.request(),
+                    timeout=repeats.remaining,
+                    metadata=credentials_of(self._token),
+                ):
                     repeats.progress()
                     yield stream.take(message)
                 return

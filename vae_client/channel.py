@@ -3,6 +3,7 @@
 `docs/clients.md` says the same for other languages.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +37,17 @@ OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
 _SCHEMES: Final = ("unix:", "ipv4:", "ipv6:", "vsock:")  # those that are written without "//"
+
+
+Token = str | Callable[[], str]
+"""A bearer token, or what gives one that is good now."""
+
+
+def credentials_of(token: Token | None) -> tuple[tuple[str, str], ...]:
+    """The metadata that shows a token."""
+    if token is None:
+        return ()
+    return (("authorization", f"Bearer {token if isinstance(token, str) else token()}"),)
 
 
 def address(target: str) -> str:

@@ -9,7 +9,14 @@ import grpc
 
 from vae_client import calls, latent_calls
 from vae_client.calls import Call, Exchange
-from vae_client.channel import DEFAULT_STREAM_TIMEOUT, DEFAULT_TIMEOUT, OPTIONS, address
+from vae_client.channel import (
+    DEFAULT_STREAM_TIMEOUT,
+    DEFAULT_TIMEOUT,
+    OPTIONS,
+    Token,
+    address,
+    credentials_of,
+)
 from vae_client.errors import error_of
 from vae_client.repeats import Repeats
 from vae_client.streams import Stream
@@ -49,9 +56,10 @@ class VaeClient:
     target: "HOST:PORT", a name with several addresses is balanced over all of them; or any gRPC
     target such as "unix:/run/vae.sock". timeout: seconds for a call that gives none of its own, in
     which it is repeated where that helps; streams have an hour. credentials: for TLS; None talks in
-    the clear. model: "digits" (its default version) or "models/digits/versions/2". uint8:
-    observations come as levels, whose 0 to 255 span the model's value range, in a quarter of the
-    bytes. Every method raises VaeError.
+    the clear. token: a bearer token to show with every call, or a function that gives it, called
+    for each; without TLS everybody on the way can read it. model: "digits" (its default version) or
+    "models/digits/versions/2". uint8: observations come as levels, whose 0 to 255 span the model's
+    value range, in a quarter of the bytes. Every method raises VaeError.
     """
 
     sample = _unary(calls.sample)
@@ -73,12 +81,14 @@ class VaeClient:
         *,
         timeout: float = DEFAULT_TIMEOUT,
         credentials: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
     ) -> None:
         if credentials is None:
             self._channel = grpc.insecure_channel(address(target), OPTIONS)
         else:
             self._channel = grpc.secure_channel(address(target), credentials, OPTIONS)
         self._timeout = timeout
+        self._token = token
         self._stubs = Stubs(self._channel)
 
     def close(self) -> None:
@@ -101,7 +111,11 @@ class VaeClient:
         repeats = Repeats(self._timeout if call.timeout is None else call.timeout)
         while True:
             try:
-                response: object = method(call.request, timeout=repeats.remaining)
+                response: object = method(
+                    call.request,
+                    timeout=repeats.remaining,
+                    metadata=credentials_of(self._token),
+                )
                 return response
             except grpc.RpcError as error:
                 failure = error_of(error)
@@ -115,7 +129,11 @@ class VaeClient:
         repeats = Repeats(DEFAULT_STREAM_TIMEOUT if stream.timeout is None else stream.timeout)
         while True:
             try:
-                for message in method(stream.request(), timeout=repeats.remaining):
+                for message in method(
+                    stream.request(),
+                    timeout=repeats.remaining,
+                    metadata=credentials_of(self._token),
+                ):
                     repeats.progress()
                     yield stream.take(message)
                 return

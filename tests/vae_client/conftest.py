@@ -27,6 +27,7 @@ class Script(vae_grpc.VaeServiceServicer):
     failures: list[Failure] = field(default_factory=list)
     requests: list[Any] = field(default_factory=list)
     remaining: list[float] = field(default_factory=list)
+    credentials: list[Any] = field(default_factory=list)
     chunks_before_failure: int = 0
     target: str = ""
     answer: threading.Event | None = None
@@ -73,6 +74,7 @@ class Script(vae_grpc.VaeServiceServicer):
     def _fail_or_go_on(self, request: Any, context: grpc.ServicerContext) -> None:
         self.requests.append(request)
         self.remaining.append(context.time_remaining())
+        self.credentials.append(dict(context.invocation_metadata()).get("authorization"))
         self.arrived.release()
         if self.answer is not None:
             self.answer.wait(10)

@@ -52,6 +52,29 @@ def test_both_clients_take_the_same_arguments(name: str) -> None:
     assert getattr(VaeClient, name).__doc__
 
 
+def test_a_token_is_shown_with_every_try_and_in_streams(script: Start) -> None:
+    service = script((UNAVAILABLE, None))
+    tokens = iter(["first", "second", "third"])
+    with VaeClient(service.target, token=lambda: next(tokens)) as client:
+        client.sample("digits", 1)
+        list(client.sample_stream("digits", 1))
+    with VaeClient(service.target, token="fixed") as client:
+        client.encode("digits", [[0.0]])
+
+    shown = [text.removeprefix("Bearer ") for text in service.credentials]
+    assert shown[-1] == "fixed"
+    assert shown[:-1] == sorted(shown[:-1])
+    assert len(shown) == 3 + 1
+
+
+@pytest.mark.parametrize("call", [blocking, on_a_loop])
+def test_no_token_is_shown_unless_there_is_one(script: Start, call: Any) -> None:
+    service = script()
+    call(service.target, "sample", "digits", 1)
+
+    assert service.credentials == [None]
+
+
 def test_a_full_queue_is_asked_again_when_it_said(script: Start, call: Any) -> None:
     service = script((FULL, 0.01), (FULL, 0.02))
 
