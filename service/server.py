@@ -100,7 +100,10 @@ async def serve(settings: Settings, log: Logger) -> None:
     metrics = Metrics()
     services = (VAE_SERVICE, MODEL_SERVICE, INFERENCE_SERVICE)
     health = Health(services)
-    limits = Limits(max_request_items=settings.max_request_items)
+    limits = Limits(
+        settings.max_request_items,
+        min(settings.max_response_mib, settings.max_message_mib) * 2**20,
+    )
     batching = batching_options(settings)
     catalogue, observing = Catalogue(limits), Observing()
     models_service = ModelServicer(limits)
@@ -118,6 +121,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         TransportOptions(
             settings.listen,
             settings.reuse_port,
+            max_message_bytes=settings.max_message_mib * 2**20,
             lifetimes=ConnectionLifetimes(max_connection_age=settings.max_connection_age),
             tls=tls_files(settings),
             authorize=make_authorize(settings, log),

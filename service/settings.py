@@ -99,6 +99,15 @@ class Settings(BaseModel):
     )
     max_queue_items: int = Field(4096, ge=1, description="items that may wait for one graph")
     max_request_items: int = Field(4096, ge=1, description="items in one request")
+    max_message_mib: int = Field(
+        64,
+        ge=1,
+        le=2047,
+        description="size of a message, either way; clients have one too",
+    )
+    max_response_mib: int = Field(
+        48, ge=1, le=2047, description="size of an answer's tensors, which bounds its items"
+    )
     drain_delay: float = Field(0.0, ge=0, description="seconds between readiness off and refusing")
     drain_timeout: float = Field(25.0, ge=0, description="seconds for running requests to finish")
     max_connection_age: float = Field(

@@ -269,3 +269,19 @@ def test_a_request_whose_deadline_passes_in_the_queue_never_runs(
     left.append(counted["vae_rejected_total", "1", "decoder", "digits", "expired"])
     assert sum(left) == 1
     assert counted["vae_batch_items_sum", "1", "decoder", "digits"] == 1
+
+
+def test_messages_and_answers_are_as_large_as_the_settings_say(start_service: StartService) -> None:
+    with (
+        start_service("--max-message-mib", "1", "--max-response-mib", "1") as service,
+        VaeClient(service.target) as client,
+    ):
+        most = client.model("digits").max_request_items
+        with pytest.raises(VaeError) as too_many:
+            client.sample("digits", most + 1)
+        with pytest.raises(VaeError) as too_large:
+            client.encode("digits", np.zeros((8192, 1, 8, 8), np.float32))
+
+    assert most < 4096
+    assert too_many.value.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert too_large.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED

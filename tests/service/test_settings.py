@@ -66,6 +66,8 @@ def test_the_defaults_are_the_documented_ports_and_no_delay() -> None:
         ("precision", "int8", "int8"),
         ("max_queue_items", "7", 7),
         ("max_request_items", "9", 9),
+        ("max_message_mib", "8", 8),
+        ("max_response_mib", "4", 4),
         ("drain_delay", "2.5", 2.5),
         ("drain_timeout", "0", 0.0),
         ("max_connection_age", "60", 60.0),
