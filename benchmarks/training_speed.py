@@ -32,7 +32,7 @@ from pythae.models import VAE, VAEConfig
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.data.datasets import BaseDataset
 import torch, tempfile
-images = torch.from_numpy(np.load(sys.argv[1])["train"].astype("float32") / 255)
+images = torch.from_numpy(np.load(sys.argv[1])["train_images"][:, None].astype("float32") / 255)
 data = BaseDataset(images, torch.zeros(len(images)))
 def seconds(epochs):
     model = VAE(VAEConfig(input_dim=(1, 28, 28), latent_dim=32, reconstruction_loss="bce"))
@@ -55,13 +55,13 @@ def measure(say: Callable[[str], None]) -> Path:
     rates: dict[str, list[float]] = {"training": [], "pythae": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = np.random.default_rng(0).integers(0, 2, (_ITEMS, 1, 28, 28), np.uint8) * 255
+        images = np.random.default_rng(0).integers(0, 2, (_ITEMS, 28, 28), np.uint8) * 255
         labels = np.zeros(_ITEMS, np.int64)
         np.savez(
             folder / "images.npz",
-            train=images,
+            train_images=images,
             train_labels=labels,
-            test=images[:1000],
+            test_images=images[:1000],
             test_labels=labels[:1000],
         )
         for number in range(_ROUNDS):
