@@ -121,7 +121,6 @@ def _warm(
     inputs = _noise(graph, batching.max_batch_size)
     for threads in sorted({1, options.threads}):
         session = Session(graph.content, graph.output_names, replace(options, threads=threads))
-        same_bits = gives_same_bits(session.run, inputs, batching.buckets)
         inline = (
             batching.max_queue_delay == 0
             and instances == 1
@@ -129,7 +128,7 @@ def _warm(
         )
         if inline:
             break
-    return _Warm(session, inline, same_bits)
+    return _Warm(session, inline, gives_same_bits(session.run, inputs, batching.buckets))
 
 
 def gives_same_bits(
