@@ -1,6 +1,7 @@
 """What is served at the moment, with what a request needs to know of each model."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vae.v1 import vae_service_pb2 as vae_pb
@@ -54,10 +55,14 @@ class Catalogue:
 
     def get(self, name: str) -> Served:
         """What `name` stands for. Raises the errors of `Models.get`, and ModelNotReady."""
+        models, served = self.snapshot()
+        return served[models.get(name)]
+
+    def snapshot(self) -> tuple[Models, Mapping[Model, Served]]:
+        """All that is served at this moment. Raises ModelNotReady."""
         if self._snapshot is None:
             raise ModelNotReady("the models are still loading")
-        models, served = self._snapshot
-        return served[models.get(name)]
+        return self._snapshot
 
 
 def _execution(model: Model) -> bytes:

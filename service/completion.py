@@ -7,6 +7,7 @@ under grpc's asyncio server and under a loop of our own, and costs two calls for
 
 import threading
 from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import Executor
 from typing import Any, Generic, TypeVar
 
 from service.errors import Cancelled
@@ -100,6 +101,20 @@ class Task(Generic[T]):
         self._cancelled = True
         if self._waiting is not None:
             self._waiting.cancel()
+
+
+def run_on(executor: Executor, work: Callable[[], T]) -> Completion[T]:
+    """Does blocking work on a thread of executor; settled with what it returns or raises."""
+    completion: Completion[T] = Completion()
+
+    def do() -> None:
+        try:
+            completion.settle(work())
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            completion.settle(error=error)
+
+    executor.submit(do)
+    return completion
 
 
 def run(coroutine: Coroutine[Completion[Any], None, T]) -> T:

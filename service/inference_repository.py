@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import partial
 from typing import Final
 
 from inference import inference_service_pb2 as pb
 
-from service.completion import Completion
+from service.completion import run_on
 from service.control import READY, VersionState
 from service.errors import InvalidRequest, ModelControlOff
 from service.inference_v2 import INFERENCE_SERVICE
@@ -85,14 +86,4 @@ class RepositoryV2:
             raise InvalidRequest(
                 f"parameters.{given[0]}", "expected none: models are as the repository has them"
             )
-        changed: Completion[None] = Completion()
-        self._executor.submit(_settle, changed, change, request.model_name)
-        await changed
-
-
-def _settle(completion: Completion[None], change: Callable[[str], None], name: str) -> None:
-    try:
-        change(name)
-        completion.settle()
-    except Exception as error:  # noqa: BLE001 - whoever waits gets it
-        completion.settle(error=error)
+        await run_on(self._executor, partial(change, request.model_name))

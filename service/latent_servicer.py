@@ -17,12 +17,13 @@ from service.latents import interpolate, traverse
 from service.model import Float32, Latents, Model
 from service.observations import Fields, Observing, check_encoding
 from service.sampling import new_seed
-from service.scoring import score
+from service.scoring import scores_of
 from service.servicer import VAE_SERVICE, check_index, read_latents
 from service.transport import Call, Method
 from service.transport.spliced import Buffer, Spliced
 from service.wire import execution_field, number_of, tensor_field
 
+_SCORED_BY: Final = number_of(vae_pb.ScoreResponse, "execution")
 _RANGE: Final = 3.0  # standard deviations of the prior
 _Decoding = vae_pb.ReconstructRequest | vae_pb.InterpolateRequest | vae_pb.TraverseRequest
 
@@ -117,7 +118,7 @@ class LatentServicer:
         latents = traverse(points, request.unit, first, last, request.steps)
         return await self._decoded(served, latents, request.steps, request, execution, _TRAVERSED)
 
-    async def score(self, request: vae_pb.ScoreRequest, call: Call) -> vae_pb.ScoreResponse:
+    async def score(self, request: vae_pb.ScoreRequest, call: Call) -> Spliced:
         """Says how likely observations are."""
         served, execution = self._catalogue.get(request.model), Execution(call.deadline)
         model, draws = served.model, request.draws or 1
@@ -127,9 +128,10 @@ class LatentServicer:
             raise InvalidRequest("draws", f"expected 1 to {most} for so many items, not {draws}")
         check_index(request.start_index, len(observations))
         seed = request.seed if request.HasField("seed") else new_seed()
-        scores = await score(
-            model, observations, draws, seed, request.start_index, request.labels, execution
+        terms = await model.score(
+            observations, draws, seed, request.start_index, request.labels, execution
         )
+        scores = scores_of(terms, draws, model.version.manifest.elbo_percentiles)
         response = vae_pb.ScoreResponse(
             model=model.resource,
             rate=scores.rate,
@@ -139,11 +141,8 @@ class LatentServicer:
             percentile=scores.percentile,
             seed=seed,
         )
-        response.execution.MergeFromString(served.execution)
-        response.execution.queue_seconds = execution.queue_seconds
-        response.execution.compute_seconds = execution.compute_seconds
-        response.execution.batch_size = execution.batch_items
-        return response
+        ran = execution_field(_SCORED_BY, served.execution, execution)
+        return Spliced((response.SerializeToString(), ran))
 
     async def _points(
         self,

@@ -1,7 +1,7 @@
 """A served model: sample, encode and decode on arrays, through the batchers of its graphs."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
@@ -10,8 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.batching import Arrays, Batcher, Entry
-from service.completion import Completion
-from service.errors import InvalidRequest, LatentSpaceMismatch, ModelNotFound, ModelNotReady
+from service.completion import Completion, run_on
+from service.errors import (
+    InvalidRequest,
+    LatentSpaceMismatch,
+    ModelNotFound,
+    ModelNotReady,
+    NotOffered,
+)
 from service.execution import Execution
 from service.repository import LEVELS, ModelVersion
 from service.sampling import Stream, standard_normal
@@ -116,7 +122,14 @@ class Model:
         labels: Sequence[int],
         execution: Execution,
     ) -> Mapping[str, Float32]:
-        """rate, distortion and log_weight [items x draws] of observations [items, ...]."""
+        """rate, distortion and log_weight [items x draws] of observations [items, ...].
+
+        Raises NotOffered if the version has no scorer.
+        """
+        if "scorer" not in self.batchers:
+            raise NotOffered(
+                f"{self.resource} has no scorer: its objective is no bound of likelihood"
+            )
         count = len(observations)
         noise = await self._noise(seed, Stream.SCORE, start_index, count, draws)
         label = self._label(labels, count)
@@ -225,9 +238,7 @@ class Model:
         if count * size <= _DRAWN_AT_ONCE:
             return draw()
         # So many values take milliseconds, which nobody else shall wait for.
-        drawn: Completion[Float32] = Completion()
-        self._drawing.submit(_settle, drawn, draw)
-        return await drawn
+        return await run_on(self._drawing, draw)
 
     def _label(self, labels: Sequence[int], count: int) -> Arrays:
         names = self.version.manifest.labels
@@ -239,13 +250,6 @@ class Model:
             raise InvalidRequest("labels", f"expected 1 or {count} labels, not {len(labels)}")
         self.check_labels(labels, "labels")
         return {"label": np.broadcast_to(np.array(labels, np.int64), (count,))}
-
-
-def _settle(completion: Completion[Float32], draw: Callable[[], Float32]) -> None:
-    try:
-        completion.settle(draw())
-    except Exception as error:  # noqa: BLE001 - whoever waits gets it
-        completion.settle(error=error)
 
 
 class _Answer(Completion[Arrays]):

@@ -3,9 +3,9 @@
 from vae.v1 import model_service_pb2 as models_pb
 from vae.v1 import tensor_pb2
 
-from service.catalogue import Limits
-from service.errors import InvalidRequest, ModelNotReady
-from service.model import Model, Models
+from service.catalogue import Catalogue, Served
+from service.errors import InvalidRequest
+from service.model import Models
 from service.transport import Call, Method
 
 MODEL_SERVICE = models_pb.DESCRIPTOR.services_by_name["ModelService"].full_name
@@ -13,21 +13,10 @@ _MAX_PAGE = 1000
 
 
 class ModelServicer:
-    """vae.v1.ModelService on a set of models."""
+    """vae.v1.ModelService on a catalogue."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._published: Models | None = None
-
-    def publish(self, models: Models) -> None:
-        """Describes these models from now on; every RPC before is refused with ModelNotReady."""
-        self._published = models
-
-    @property
-    def _models(self) -> Models:
-        if self._published is None:
-            raise ModelNotReady("the models are still loading")
-        return self._published
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
 
     def methods(self) -> list[Method]:
         """The methods of the service, for a transport."""
@@ -43,7 +32,7 @@ class ModelServicer:
         if request.page_size < 0:
             raise InvalidRequest("page_size", "expected at least 0")
         size = min(request.page_size or _MAX_PAGE, _MAX_PAGE)
-        models = self._models
+        models, served = self._catalogue.snapshot()
         names = [model.resource for model in models.all]
         if request.page_token and request.page_token not in names:
             raise InvalidRequest("page_token", "expected next_page_token of an earlier response")
@@ -51,7 +40,7 @@ class ModelServicer:
         page = models.all[first : first + size]
         rest = names[first + size :]
         return models_pb.ListModelsResponse(
-            models=[self._describe(model, models) for model in page],
+            models=[_describe(served[model], models) for model in page],
             next_page_token=rest[0] if rest else "",
         )
 
@@ -59,35 +48,37 @@ class ModelServicer:
         self, request: models_pb.GetModelRequest, call: Call
     ) -> models_pb.GetModelResponse:
         """Describes one version."""
-        models = self._models
+        models, served = self._catalogue.snapshot()
         model = models.get(request.name, field="name")
-        return models_pb.GetModelResponse(model=self._describe(model, models))
+        return models_pb.GetModelResponse(model=_describe(served[model], models))
 
-    def _describe(self, model: Model, models: Models) -> models_pb.Model:
-        manifest = model.version.manifest
-        return models_pb.Model(
-            name=model.resource,
-            default_version=models.is_default(model),
-            family=manifest.family,
-            observations=manifest.observations,
-            value_range=manifest.value_range,
-            latents=manifest.latents,
-            latent_space=manifest.latent_space,
-            labels=manifest.labels,
-            likelihood=manifest.likelihood,
-            prior=manifest.prior,
-            execution_provider=model.provider,
-            max_batch_size=max(manifest.batch_buckets),
-            max_request_items=self._limits.max_items(model),
-            digest=model.version.digest,
-            training_metrics=manifest.training_metrics,
-            code_count=manifest.code_count,
-            latent_groups=[
-                tensor_pb2.TensorSpec(
-                    name=group.name,
-                    data_type=manifest.latents.data_type,
-                    shape=(-1, *group.shape),
-                )
-                for group in manifest.latent_groups
-            ],
-        )
+
+def _describe(served: Served, models: Models) -> models_pb.Model:
+    model = served.model
+    manifest = model.version.manifest
+    return models_pb.Model(
+        name=model.resource,
+        default_version=models.is_default(model),
+        family=manifest.family,
+        observations=manifest.observations,
+        value_range=manifest.value_range,
+        latents=manifest.latents,
+        latent_space=manifest.latent_space,
+        labels=manifest.labels,
+        likelihood=manifest.likelihood,
+        prior=manifest.prior,
+        execution_provider=model.provider,
+        max_batch_size=max(manifest.batch_buckets),
+        max_request_items=served.max_items,
+        digest=model.version.digest,
+        training_metrics=manifest.training_metrics,
+        code_count=manifest.code_count,
+        latent_groups=[
+            tensor_pb2.TensorSpec(
+                name=group.name,
+                data_type=manifest.latents.data_type,
+                shape=(-1, *group.shape),
+            )
+            for group in manifest.latent_groups
+        ],
+    )

@@ -1,10 +1,9 @@
 """Observations on the wire: a tensor or image files, in requests and in answers."""
 
 import itertools
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 import numpy as np
 from google.protobuf.message import Message
@@ -12,14 +11,13 @@ from vae.v1 import tensor_pb2
 from vae.v1 import vae_service_pb2 as vae_pb
 
 from service import tensors
-from service.completion import Completion
+from service.completion import run_on
 from service.errors import InvalidRequest
 from service.images import can_be_images, from_files, to_png
 from service.model import Model, Observations
 from service.transport.spliced import Buffer
 from service.wire import length_delimited, number_of, tensor_field
 
-T = TypeVar("T")
 _ENCODINGS: Final = frozenset(vae_pb.ObservationEncoding.values())
 _LEVELS: Final = {vae_pb.OBSERVATION_ENCODING_UINT8, vae_pb.OBSERVATION_ENCODING_PNG}
 _FLOAT16 = np.dtype("<f2")
@@ -66,7 +64,7 @@ class Observing:
                 raise InvalidRequest(field, f"{model.resource} has no images as observations")
             if len(files) > max_items:
                 raise InvalidRequest(field, f"expected 1 to {max_items} files, not {len(files)}")
-            return await self._apart(lambda: from_files(files, field, shape))
+            return await run_on(self._thread, lambda: from_files(files, field, shape))
         tensor, field = message.observations, f"{path}observations"
         if tensor.data_type == tensor_pb2.DATA_TYPE_UINT8:
             return tensors.to_levels(tensor, field, shape, max_items)
@@ -80,24 +78,12 @@ class Observing:
         """The pieces of a response that hold observations [items, ...], as `check` let through."""
         if encoding == vae_pb.OBSERVATION_ENCODING_PNG:
             levels = observations.astype(np.uint8, copy=False)
-            files = await self._apart(lambda: to_png(levels))
+            files = await run_on(self._thread, lambda: to_png(levels))
             heads = (length_delimited(fields.images, len(file)) for file in files)
             return tuple(itertools.chain.from_iterable(zip(heads, files, strict=True)))
         if encoding == vae_pb.OBSERVATION_ENCODING_FLOAT16:
             return tensor_field(fields.observations, observations.astype(_FLOAT16))
         return tensor_field(fields.observations, observations)
-
-    async def _apart(self, work: Callable[[], T]) -> T:
-        done: Completion[T] = Completion()
-
-        def run() -> None:
-            try:
-                done.settle(work())
-            except Exception as error:  # noqa: BLE001 - whoever waits gets it
-                done.settle(error=error)
-
-        self._thread.submit(run)
-        return await done
 
 
 def check_encoding(encoding: int, model: Model) -> bool:

@@ -106,13 +106,12 @@ async def serve(settings: Settings, log: Logger) -> None:
     )
     batching = batching_options(settings)
     catalogue, observing = Catalogue(limits), Observing()
-    models_service = ModelServicer(limits)
     inference = InferenceV2(limits, metrics.observer, lambda: health.ready)
-    publishers = (catalogue, models_service, inference)
+    publishers = (catalogue, inference)
     protocols = (
         Servicer(catalogue, observing),
         LatentServicer(catalogue, observing),
-        models_service,
+        ModelServicer(catalogue),
         inference,
     )
     tracing = _make_tracing(settings)

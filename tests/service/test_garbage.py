@@ -21,7 +21,6 @@ from service.inference_v2 import InferenceV2
 from service.logs import make_logger
 from service.metrics import Metrics
 from service.model import Model, Models
-from service.model_servicer import ModelServicer
 from service.observations import Observing
 from service.servicer import Servicer
 from service.statistics import GraphStatistics
@@ -114,14 +113,13 @@ def test_a_call_of_our_transport_goes_at_once() -> None:
 
 
 def test_a_model_that_is_swapped_out_goes_at_once() -> None:
-    limits = Limits()
-    catalogue = Catalogue(limits)
-    inference = InferenceV2(limits, lambda *names: GraphStatistics(), lambda: True)
+    catalogue = Catalogue(Limits())
+    inference = InferenceV2(Limits(), lambda *names: GraphStatistics(), lambda: True)
     servicer = Servicer(catalogue, Observing())
 
     def publish(version: int) -> "weakref.ref[Model]":
         model = FakeModel(version=version).model
-        for publisher in (catalogue, ModelServicer(limits), inference):
+        for publisher in (catalogue, inference):
             publisher.publish(Models([model]))
         return weakref.ref(model)
 
