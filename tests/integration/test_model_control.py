@@ -4,7 +4,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,6 +20,7 @@ from vae.v1.vae_service_pb2_grpc import VaeServiceStub
 
 from scripts.launch import ServiceProcess
 from tests.integration.publications import publish, replace_decoder
+from tests.integration.waiting import wait_until
 from vae_client import VaeClient, VaeError
 
 StartService = Callable[..., AbstractContextManager[ServiceProcess]]
@@ -45,13 +45,6 @@ def metric(service: ServiceProcess, name: str, **labels: str) -> float:
         for sample in family.samples
         if sample.name == name and labels.items() <= sample.labels.items()
     )
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def index(service: ServiceProcess, *, ready: bool = False) -> list[tuple[str, str, str]]:

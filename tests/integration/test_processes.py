@@ -23,6 +23,7 @@ from vae.v1.vae_service_pb2_grpc import VaeServiceStub
 
 from scripts.launch import ServiceProcess
 from tests.integration.publications import publish
+from tests.integration.waiting import wait_until
 
 StartService = Callable[..., AbstractContextManager[ServiceProcess]]
 
@@ -88,13 +89,6 @@ def test_a_process_that_dies_is_started_again_while_the_other_serves(
 
 def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def refused(target: str) -> bool:
