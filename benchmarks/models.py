@@ -5,6 +5,7 @@ How fast a graph runs does not depend on its weights, so nothing is trained.
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,9 +69,9 @@ def decoder_file(repository: Path, model: BenchModel) -> Path:
     return repository / model.name / "1" / "decoder.onnx"
 
 
-def build_repository(repository: Path) -> None:
-    """Publish version 1 of `mlp` and `conv`; what is there already stays."""
-    for model in MODELS:
+def build_repository(repository: Path, models: Sequence[BenchModel] = MODELS) -> None:
+    """Publish version 1 of the models; what is there already stays."""
+    for model in models:
         if not decoder_file(repository, model).exists():
             _publish(repository, model)
 
