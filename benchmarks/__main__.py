@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import page, scale, streams, swaps, training_speed
+from benchmarks import cuda, page, scale, streams, swaps, training_speed
 from benchmarks.errors import BenchmarkError
 from benchmarks.runner import Results, describe, render, run_benchmarks, write_results
 from benchmarks.scenarios import FULL, QUICK
@@ -34,9 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scaling = commands.add_parser("scale", help="what a process more adds, and a simulation")
     scaling.add_argument("--quick", action="store_true", help="short rounds, for a look")
     commands.add_parser("training-speed", help="images/s of a fit, beside pythae")
+    device = commands.add_parser("cuda", help="batches, requests and memory on a GPU")
+    device.add_argument("--provider", choices=("cuda", "cpu"), default="cuda", help="cpu rehearses")
+    device.add_argument("--quick", action="store_true", help="short rounds, for a look")
+    device.add_argument("--parts", nargs="+", choices=cuda.PARTS, default=cuda.PARTS)
     paging = commands.add_parser("page", help="write the results into docs/performance.md")
     paging.add_argument("file", type=Path, metavar="FILE", help="that a run wrote")
-    for command in (run, tuning, swapping, scaling):
+    for command in (run, tuning, swapping, scaling, device):
         command.add_argument("--results", type=Path, default=_RESULTS, metavar="DIR")
     options = parser.parse_args(arguments)
     if options.command == "streams":
@@ -59,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(text)
             print(f"wrote {path}")
             return 0
+        if options.command == "cuda":
+            print(f"wrote {_cuda(options)}")
+            return 0
         if options.command == "scale":
             print(_scale(options.quick, options.results, f"scale{quick}"))
             return 0
@@ -70,6 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = write_results(options.results, f"goals{quick}", results, about)
     print(f"wrote {path}")
     return 1 if results.errors else 0
+
+
+def _cuda(options: argparse.Namespace) -> Path:
+    plan = cuda.QUICK if options.quick else cuda.FULL
+    what = f"{'cuda' if options.provider == 'cuda' else 'cuda-rehearsal'}{options.quick * '-quick'}"
+    return cuda.measure(plan, options.provider, options.parts, options.results, what, print)
 
 
 def _scale(quick: bool, folder: Path, what: str) -> str:

@@ -1,9 +1,11 @@
 """What a number depends on beside the code: machine, versions, commit."""
 
+import contextlib
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks import peers
@@ -32,6 +34,15 @@ def describe_versions() -> dict[str, str]:
     return found
 
 
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of Python and of those packages that are there."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
 def describe_commit() -> dict[str, str | bool]:
     """The commit, and whether the working tree differs from it."""
     return {"commit": _git("rev-parse", "HEAD"), "modified": bool(_git("status", "--porcelain"))}
@@ -45,11 +56,14 @@ def _processor() -> str:
 
 
 def _git(*arguments: str) -> str:
-    result = subprocess.run(  # noqa: S603
-        ["git", *arguments],  # noqa: S607
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        result = subprocess.run(  # noqa: S603
+            ["git", *arguments],  # noqa: S607
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:  # no git, as on a machine that only got the files
+        return "unknown"
     return result.stdout.strip() if result.returncode == 0 else "unknown"

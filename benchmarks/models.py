@@ -14,10 +14,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from benchmarks.errors import BenchmarkError
 from export.checks import check_graph
-from export.graphs import trace_graphs
-from export.manifest import build_manifest, manifest_json
+from export.graphs import Precision, trace_graphs
+from export.manifest import build_manifest, describe_graph, manifest_json
 from export.parity import measure
+from export.precision import convert
 from export.publish import publish
 from training.checkpoint import Run
 from training.config import FitConfig
@@ -69,11 +71,16 @@ def decoder_file(repository: Path, model: BenchModel) -> Path:
     return repository / model.name / "1" / "decoder.onnx"
 
 
-def build_repository(repository: Path, models: Sequence[BenchModel] = MODELS) -> None:
-    """Publish version 1 of the models; what is there already stays."""
+def build_repository(
+    repository: Path, models: Sequence[BenchModel] = MODELS, precisions: Sequence[Precision] = ()
+) -> None:
+    """Publish version 1 of the models, in float32 and in precisions; what is there already stays.
+
+    Raises BenchmarkError if a graph does not keep the bounds of a precision.
+    """
     for model in models:
         if not decoder_file(repository, model).exists():
-            _publish(repository, model)
+            _publish(repository, model, precisions)
 
 
 def multiply_adds(model: Vae) -> int:
@@ -104,7 +111,7 @@ def fresh_model(model: BenchModel) -> Vae:
         return model.config.build(Layout(model.observation_shape)).eval()
 
 
-def _publish(repository: Path, model: BenchModel) -> None:
+def _publish(repository: Path, model: BenchModel, precisions: Sequence[Precision]) -> None:
     vae = fresh_model(model)
     digest = hashlib.sha256(safetensors.torch.save(vae.state_dict())).hexdigest()
     config = FitConfig(f"bench-{model.name}", model=model.config)
@@ -113,9 +120,21 @@ def _publish(repository: Path, model: BenchModel) -> None:
     for graph in graphs:
         check_graph(graph)
     random = np.random.default_rng(_SEED)
-    parity = measure(graphs, random.random((64, *model.observation_shape), dtype=np.float32))
+    observations = random.random((64, *model.observation_shape), dtype=np.float32)
+    description = build_manifest(run, graphs, measure(graphs, observations), model.name, 0)
+    files = {graph.file: graph.content for graph in graphs}
+    for precision in precisions:
+        variants = convert(graphs, precision, observations, None)
+        if variants.refusals:
+            raise BenchmarkError(f"{model.name} in {precision}: {dict(variants.refusals)}")
+        files |= {graph.file: graph.content for graph in variants.graphs}
+        description.graphs.extend(
+            describe_graph(graph, variants.parity[graph.kind], variants.elbo)
+            for graph in variants.graphs
+        )
 
     def manifest(version: int) -> bytes:
-        return manifest_json(build_manifest(run, graphs, parity, model.name, version))
+        description.version = version
+        return manifest_json(description)
 
-    publish(repository, model.name, {graph.file: graph.content for graph in graphs}, manifest)
+    publish(repository, model.name, files, manifest)

@@ -154,12 +154,16 @@ def write_results(folder: Path, what: str, results: Results, about: dict[str, An
         "medians": [{**asdict(subject), "metrics": value} for subject, value in numbers.items()],
         "rounds": [asdict(record) for record in results.records],
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{about['date'][:10]}-{what}"
-    names = [f"{stem}.json", *(f"{stem}-{number}.json" for number in range(2, 1000))]
-    path = next(folder / name for name in names if not (folder / name).exists())
+    path = new_path(folder, f"{about['date'][:10]}-{what}")
     path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
     return path
+
+
+def new_path(folder: Path, stem: str) -> Path:
+    """FOLDER/STEM.json, or with a number behind if that is there already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{stem}.json", *(f"{stem}-{number}.json" for number in range(2, 1000))]
+    return next(folder / name for name in names if not (folder / name).exists())
 
 
 def render(results: Results) -> str:

@@ -1,24 +1,20 @@
 """Makes a served model of a version: sessions, warm-up, batchers."""
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from vae.manifest.v1 import manifest_pb2
 
-from service.batching import Arrays, Batcher, BatchingOptions
+from service.batching import Batcher, BatchingOptions
 from service.control import Load
 from service.metrics import Metrics
 from service.model import Model
 from service.model_settings import ModelSettings
 from service.repository import Graph, ModelVersion
-from service.session import Session, SessionOptions
+from service.session import SessionOptions
 from service.spans import follow
-
-_INLINE_SECONDS = 0.001
+from service.warming import warm_up
 
 
 class Idles(Protocol):
@@ -42,15 +38,16 @@ def load_model(
     Nothing is left running when it raises GraphError, or what a graph raises in the warm-up.
     """
     batching = replace(batching, buckets=tuple(version.manifest.batch_buckets))
-    loaded: dict[bytes, _Warm] = {}  # one file may be several graphs
-    for graph in version.graphs.values():
-        if graph.content not in loaded:
-            loaded[graph.content] = _warm(graph, options, batching, instances)
-    batchers: dict[str, Batcher] = {}
+    files: dict[bytes, dict[str, Graph]] = {}  # one file may be several graphs
     for kind, graph in version.graphs.items():
-        warm = loaded[graph.content]
+        files.setdefault(graph.content, {})[kind] = graph
+    warmed = [warm_up(version.name, same, options, batching, instances) for same in files.values()]
+    by_kind = {kind: warm for warm in warmed for kind in warm.runs}
+    batchers: dict[str, Batcher] = {}
+    for kind in version.graphs:
+        warm = by_kind[kind]
         batcher = Batcher(
-            warm.session.giving(graph.output_names).run,
+            warm.runs[kind],
             batching,
             metrics.observer(version.name, version.version, kind),
             instances=instances,
@@ -60,7 +57,7 @@ def load_model(
         )
         metrics.queue(version.name, version.version, kind, _queue_length(batcher))
         batchers[kind] = batcher
-    same_bits = all(warm.same_bits for warm in loaded.values())
+    same_bits = all(warm.same_bits for warm in warmed)
     return Model(version, batchers, options.provider, same_bits=same_bits)
 
 
@@ -103,77 +100,6 @@ def settled(
         manifest.batch_buckets[:] = own.buckets
         version = replace(version, manifest=manifest)
     return version, batching
-
-
-@dataclass(frozen=True)
-class _Warm:
-    """A session that has run every bucket. inline: whether it is fast enough to run inline."""
-
-    session: Session
-    inline: bool
-    same_bits: bool
-
-
-def _warm(
-    graph: Graph, options: SessionOptions, batching: BatchingOptions, instances: int
-) -> _Warm:
-    """Inline a session has one thread: for less than a millisecond others are not worth waking."""
-    inputs = _noise(graph, batching.max_batch_size)
-    for threads in sorted({1, options.threads}):
-        session = Session(graph.content, graph.output_names, replace(options, threads=threads))
-        inline = (
-            batching.max_queue_delay == 0
-            and instances == 1
-            and _seconds(session, inputs) < _INLINE_SECONDS
-        )
-        if inline:
-            break
-    return _Warm(session, inline, gives_same_bits(session.run, inputs, batching.buckets))
-
-
-def gives_same_bits(
-    run: Callable[[Arrays], Arrays], inputs: Arrays, buckets: Sequence[int]
-) -> bool:
-    """Whether a graph gives an item the same bits in a batch of every size, first and last in it.
-
-    inputs: arrays [largest bucket, ...] by name. Runs every bucket, so it warms up too. A
-    measurement on this machine, not a proof: kernels choose their order of additions by sizes.
-    """
-    whole = run(inputs)
-    largest = buckets[-1]
-
-    def agree(part: Arrays, rows: slice) -> bool:
-        return all(np.array_equal(part[name], whole[name][rows], equal_nan=True) for name in whole)
-
-    slices = [slice(None, None, -1)]
-    for bucket in buckets[:-1]:
-        slices += [slice(0, bucket), slice(largest - bucket, largest)]
-    parts = [run({name: array[rows].copy() for name, array in inputs.items()}) for rows in slices]
-    return all(agree(part, rows) for part, rows in zip(parts, slices, strict=True))
-
-
-def _noise(graph: Graph, items: int) -> Arrays:
-    """Inputs for so many items: noise where numbers go, and the first of codes and labels."""
-    random = np.random.default_rng(0)
-    inputs: dict[str, NDArray[np.generic]] = {}
-    for spec in graph.inputs:
-        array = spec.zeros(items)
-        if spec.dtype == np.uint8:
-            array = random.integers(0, 256, array.shape, np.uint8)
-        elif spec.dtype == np.float32:
-            array = random.random(array.shape, np.float32)
-        inputs[spec.name] = array
-    return inputs
-
-
-def _seconds(session: Session, inputs: Arrays) -> float:
-    """The shortest of three runs."""
-    durations = []
-    for _ in range(3):
-        started = time.perf_counter()
-        session.run(inputs)
-        durations.append(time.perf_counter() - started)
-    return min(durations)
 
 
 def _queue_length(batcher: Batcher) -> Callable[[], float]:

@@ -29,7 +29,7 @@ from service.observations import Observing
 from service.reflection import reflection_methods
 from service.repository import RepositoryError
 from service.servicer import VAE_SERVICE, Servicer
-from service.session import SessionOptions, check_precision, choose_provider, cpu_quota
+from service.session import CUDA, SessionOptions, check_precision, choose_provider, cpu_quota
 from service.settings import Settings, SettingsError, tls_files
 from service.sources import DirectorySource, Source
 from service.transport import ConnectionLifetimes, TransportOptions
@@ -71,7 +71,9 @@ def session_options(settings: Settings) -> SessionOptions:
     """How graphs run. Raises ProviderError if that cannot be had, or not in the precision."""
     provider = choose_provider(settings.provider)
     check_precision(settings.precision, provider)
-    return SessionOptions(provider, settings.threads or cpu_quota())
+    # With CUDA, threads of the CPU have nothing to compute.
+    threads = 1 if provider == CUDA else settings.threads or cpu_quota()
+    return SessionOptions(provider, threads)
 
 
 def batching_options(settings: Settings) -> BatchingOptions:

@@ -1,9 +1,10 @@
-"""onnxruntime: providers, options, warm-up. The only module that imports it."""
+"""onnxruntime: providers, options, plain runs. Only this module and `service.bound` import it."""
 
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -11,9 +12,16 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from service.bound import BoundRuns
+from service.device_gate import DeviceGate
+
 Provider = Literal["auto", "cpu", "cuda"]
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
+_CUDA_OPTIONS = {
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "arena_extend_strategy": "kSameAsRequested",  # else it doubles, and keeps what it has
+}
 
 
 class ProviderError(RuntimeError):
@@ -26,10 +34,14 @@ class GraphError(RuntimeError):
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """provider: one of onnxruntime's names. threads: threads of one session on the CPU."""
+    """provider: one of onnxruntime's names. threads: threads of one session on the CPU.
+
+    gate: of the device, one for all sessions of the process.
+    """
 
     provider: str
     threads: int
+    gate: DeviceGate = field(default_factory=DeviceGate, compare=False, repr=False)
 
 
 def choose_provider(provider: Provider) -> str:
@@ -75,12 +87,20 @@ def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> int:
 class Session:
     """One graph, loaded. Safe to run from several threads."""
 
-    def __init__(self, graph: bytes, outputs: Sequence[str], options: SessionOptions) -> None:
-        """Loads graph, the bytes of an ONNX file.
+    def __init__(
+        self,
+        graph: bytes,
+        outputs: Sequence[str],
+        options: SessionOptions,
+        *,
+        capture: bool = False,
+    ) -> None:
+        """Loads graph, the bytes of an ONNX file. capture: its bound runs become CUDA graphs.
 
         Raises ProviderError when the provider does not come up, as nothing falls back in silence,
         and GraphError when onnxruntime refuses the graph.
         """
+        self._options, self._capture = options, capture
         ort.disable_telemetry_events()  # which would also write an identity of the device
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = options.threads
@@ -90,17 +110,24 @@ class Session:
         providers: list[str | tuple[str, dict[str, str]]] = [CPU]
         if options.provider == CUDA:
             settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-            providers = [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC"})]
+            settings.enable_mem_pattern = False  # one more block of memory for every bucket
+            providers = [(CUDA, _CUDA_OPTIONS | ({"enable_cuda_graph": "1"} if capture else {}))]
             ort.preload_dlls()
         try:
-            self._session = ort.InferenceSession(graph, settings, providers=providers)
+            with self._entered():
+                self._session = ort.InferenceSession(
+                    graph, settings, providers=providers, enable_fallback=0
+                )
         except Exception as error:  # onnxruntime's errors have no class in common
             raise GraphError(f"{options.provider} cannot load the graph: {error}") from error
-        self._session.disable_fallback()
         self.provider: str = self._session.get_providers()[0]
         if self.provider != options.provider:
             raise ProviderError(f"{options.provider} was asked for, {self.provider} came up")
         self._outputs = list(outputs)
+
+    def __del__(self) -> None:
+        with self._entered():  # the last reference frees memory of the device
+            self.__dict__.pop("_session", None)  # there is none if it could not be loaded
 
     def giving(self, outputs: Sequence[str]) -> "Session":
         """The same loaded graph, giving these outputs."""
@@ -108,7 +135,16 @@ class Session:
         other._outputs = list(outputs)
         return other
 
+    def bound(self) -> BoundRuns:
+        """Runs of the same loaded graph on buffers that stay where they are."""
+        device = "cuda" if self.provider == CUDA else "cpu"
+        return BoundRuns(self._session, device, self._options.gate, capture=self._capture)
+
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
         """Runs the graph on arrays [batch, ...] by input name; releases the GIL meanwhile."""
-        values = self._session.run(self._outputs, dict(inputs))
+        with self._entered():
+            values = self._session.run(self._outputs, dict(inputs))
         return dict(zip(self._outputs, values, strict=True))
+
+    def _entered(self) -> AbstractContextManager[None]:
+        return self._options.gate.shared() if self._options.provider == CUDA else nullcontext()

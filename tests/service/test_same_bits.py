@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from service.batching import Arrays
-from service.loading import gives_same_bits
+from service.warming import gives_same_bits
 
 INPUTS: Arrays = {"x": np.arange(8, dtype=np.float32)[:, None]}
 BUCKETS = (1, 4, 8)
