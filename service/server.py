@@ -121,6 +121,9 @@ async def serve(settings: Settings, log: Logger) -> None:
             settings.listen,
             settings.reuse_port,
             max_message_bytes=settings.max_message_mib * 2**20,
+            max_concurrent_streams=settings.max_concurrent_streams,
+            max_connections=settings.max_connections,
+            max_held_bytes=settings.max_held_mib * 2**20,
             lifetimes=ConnectionLifetimes(max_connection_age=settings.max_connection_age),
             tls=tls_files(settings),
             authorize=make_authorize(settings, log),
@@ -129,6 +132,8 @@ async def serve(settings: Settings, log: Logger) -> None:
         metrics,
         log,
     )
+
+    metrics.follow(transport.usage)
 
     def publish(models: Models) -> None:
         for publisher in publishers:

@@ -108,6 +108,18 @@ class Settings(BaseModel):
     max_response_mib: int = Field(
         48, ge=1, le=2047, description="size of an answer's tensors, which bounds its items"
     )
+    max_concurrent_streams: int = Field(
+        1024, ge=1, le=2**31 - 1, description="calls at once on one connection"
+    )
+    max_connections: int = Field(
+        4096, ge=1, description="connections at once to one process (transport http2)"
+    )
+    max_held_mib: int = Field(
+        512,
+        ge=1,
+        description="requests in memory that are not answered, of all clients of one process "
+        "(transport http2)",
+    )
     drain_delay: float = Field(0.0, ge=0, description="seconds between readiness off and refusing")
     drain_timeout: float = Field(25.0, ge=0, description="seconds for running requests to finish")
     max_connection_age: float = Field(
@@ -143,11 +155,17 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         if name in Settings.model_fields and value is not None
     }
     try:
-        return Settings.model_validate(values | given)
+        return _consistent(Settings.model_validate(values | given))
     except ValidationError as error:
         first = error.errors()[0]
         option = f"--{first['loc'][0]}: ".replace("_", "-") if first["loc"] else ""
         raise SettingsError(f"{option}{first['msg']}") from error
+
+
+def _consistent(settings: Settings) -> Settings:
+    if settings.max_held_mib < settings.max_message_mib:
+        raise SettingsError("--max-held-mib: expected room for one message of --max-message-mib")
+    return settings
 
 
 def _parser() -> argparse.ArgumentParser:

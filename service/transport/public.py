@@ -21,6 +21,7 @@ from service.transport import (
     Response,
     StreamMethod,
     TransportOptions,
+    Usage,
     failure,
     log_slow,
     parse,
@@ -47,6 +48,10 @@ class PublicTransport:
         self._authorize = options.authorize
         self._slow_seconds = options.slow_seconds
         self.port = 0
+
+    def usage(self) -> Usage | None:
+        """See Transport. The core counts neither connections nor bytes, and limits neither."""
+        return None
 
     def add(self, methods: Sequence[Method | StreamMethod]) -> None:
         """See Transport."""
