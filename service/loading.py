@@ -42,13 +42,13 @@ def load_model(
     Nothing is left running when it raises GraphError, or what a graph raises in the warm-up.
     """
     batching = replace(batching, buckets=tuple(version.manifest.batch_buckets))
-    loaded: dict[bytes, _Warm] = {}  # one file may be several graphs
+    loaded: dict[str, _Warm] = {}  # one file may be several graphs
     for graph in version.graphs.values():
-        if graph.content not in loaded:
-            loaded[graph.content] = _warm(graph, options, batching, instances)
+        if graph.file not in loaded:
+            loaded[graph.file] = _warm(graph, options, batching, instances)
     batchers: dict[str, Batcher] = {}
     for kind, graph in version.graphs.items():
-        warm = loaded[graph.content]
+        warm = loaded[graph.file]
         batcher = Batcher(
             warm.session.giving(graph.output_names).run,
             batching,
@@ -61,7 +61,7 @@ def load_model(
         metrics.queue(version.name, version.version, kind, _queue_length(batcher))
         batchers[kind] = batcher
     same_bits = all(warm.same_bits for warm in loaded.values())
-    return Model(version, batchers, options.provider, same_bits=same_bits)
+    return Model(version.loaded(), batchers, options.provider, same_bits=same_bits)
 
 
 def loader(
