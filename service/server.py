@@ -106,8 +106,7 @@ async def serve(settings: Settings, log: Logger) -> None:
     )
     batching = batching_options(settings)
     catalogue, observing = Catalogue(limits), Observing()
-    inference = InferenceV2(limits, metrics.observer, lambda: health.ready)
-    publishers = (catalogue, inference)
+    inference = InferenceV2(metrics.observer, lambda: health.ready)
     protocols = (
         Servicer(catalogue, observing),
         LatentServicer(catalogue, observing),
@@ -136,8 +135,8 @@ async def serve(settings: Settings, log: Logger) -> None:
     metrics.follow(transport.usage)
 
     def publish(models: Models) -> None:
-        for publisher in publishers:
-            publisher.publish(models)
+        catalogue.publish(models)
+        inference.publish(*catalogue.snapshot())
 
     explicit = settings.model_control == "explicit"
     control = Control(

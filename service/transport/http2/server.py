@@ -18,6 +18,7 @@ from typing import Final
 
 from service.errors import Overloaded
 from service.logs import Logger
+from service.reread import Reread
 from service.transport import (
     CallObserver,
     ConnectionLifetimes,
@@ -33,7 +34,6 @@ from service.transport.http2.listening import accept, listen
 from service.transport.http2.rpc import Denial, Refusal, Rpc
 from service.transport.http2.streaming import Streaming
 from service.transport.http2.unary import Unary
-from service.transport.tls import Certificates
 
 _TICK: Final = 0.05  # seconds between looks at deadlines, while RPCs run
 _SLOW_TICK: Final = 1.0  # between looks at connections
@@ -63,7 +63,8 @@ class Http2Transport:
         self.port = 0
         self._options = options
         self._authorize = options.authorize
-        self._certificates = Certificates(options.tls, log) if options.tls else None
+        tls = options.tls
+        self._certificates = Reread(tls.paths(), tls.context, log) if tls else None
         self._methods: dict[bytes, Method | StreamMethod] = {}
         self._listeners: list[socket.socket] = []
         self._deaf = False  # no more files can be opened: nothing is accepted for a while
