@@ -20,6 +20,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from service.distribution import Distribution
+from service.gpus import GpuMemory
 from service.model import Model
 from service.statistics import SECONDS, GraphCounts, GraphStatistics
 from service.transport import Usage
@@ -40,6 +41,7 @@ class Metrics(Collector):
         self._versions: dict[tuple[str, int], tuple[str, str, float]] = {}
         self._sessions: dict[str, int] = {}
         self._load_failures: dict[str, int] = {}
+        self._gpu_memory: Callable[[], list[GpuMemory]] | None = None
         self._usage: Callable[[], Usage | None] = lambda: None
         self._lock = threading.Lock()  # of changes; a scrape reads copies
         self.registry.register(self)
@@ -47,6 +49,10 @@ class Metrics(Collector):
     def follow(self, usage: Callable[[], Usage | None]) -> None:
         """Asks the transport what clients take of it at every scrape."""
         self._usage = usage
+
+    def follow_gpus(self, memory: Callable[[], list[GpuMemory]]) -> None:
+        """Asks for the memory of the devices at every scrape."""
+        self._gpu_memory = memory
 
     def call_done(self, method: str, code: str, seconds: float) -> None:
         """Counts a finished RPC."""
@@ -98,6 +104,8 @@ class Metrics(Collector):
         yield from self._collect_usage()
         yield from self._collect_graphs()
         yield from self._collect_models()
+        if self._gpu_memory is not None:
+            yield from _gpu_families(self._gpu_memory())
 
     def _collect_calls(self) -> Iterator[Metric]:
         requests = CounterMetricFamily("vae_requests", "Finished RPCs.", labels=("method", "code"))
@@ -201,6 +209,17 @@ def serve_metrics(host: str, port: int, registry: CollectorRegistry) -> tuple[WS
 
 def _labels(key: tuple[str, int, str]) -> tuple[str, str, str]:
     return (key[0], str(key[1]), key[2])
+
+
+def _gpu_families(devices: list[GpuMemory]) -> Iterator[Metric]:
+    used = GaugeMetricFamily(
+        "vae_gpu_memory_used_bytes", "Memory in use, by whomever.", labels=("device",)
+    )
+    total = GaugeMetricFamily("vae_gpu_memory_total_bytes", "Memory there is.", labels=("device",))
+    for device in devices:
+        used.add_metric((str(device.device),), device.used)
+        total.add_metric((str(device.device),), device.total)
+    yield from (used, total)
 
 
 class _Calls:

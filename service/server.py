@@ -14,6 +14,7 @@ from service.batching import BatchingOptions
 from service.catalogue import Catalogue, Limits
 from service.control import Control
 from service.following import following, load_first
+from service.gpus import gpu_memory
 from service.health import HEALTH_SERVICE, Health
 from service.inference_repository import RepositoryV2
 from service.inference_v2 import INFERENCE_SERVICE, InferenceV2
@@ -29,7 +30,7 @@ from service.observations import Observing
 from service.reflection import reflection_methods
 from service.repository import RepositoryError
 from service.servicer import VAE_SERVICE, Servicer
-from service.session import SessionOptions, check_precision, choose_provider, cpu_quota
+from service.session import CUDA, SessionOptions, check_precision, choose_provider, cpu_quota
 from service.settings import Settings, SettingsError, tls_files
 from service.sources import DirectorySource, Source
 from service.transport import ConnectionLifetimes, TransportOptions
@@ -133,6 +134,8 @@ async def serve(settings: Settings, log: Logger) -> None:
     )
 
     metrics.follow(transport.usage)
+    if options.provider == CUDA and (memory := gpu_memory()) is not None:
+        metrics.follow_gpus(memory)
 
     def publish(models: Models) -> None:
         catalogue.publish(models)
