@@ -76,8 +76,9 @@ class Settings(BaseModel):
     jwt_leeway: float = Field(30.0, ge=0, le=600, description="seconds that clocks may differ")
     trace_endpoint: str = Field(
         "",
-        pattern=r"^(https?://.+)?$",
-        description="URL that takes OTLP traces over HTTP, as http://HOST:4318/v1/traces",
+        pattern=r"^((https?|grpcs?)://.+)?$",
+        description="takes OTLP traces, as http://HOST:4318/v1/traces or grpc://HOST:4317; https "
+        "and grpcs are over TLS",
     )
     trace_ratio: float = Field(
         0.01, ge=0, le=1, description="share of the traces to record that a caller has not begun"
