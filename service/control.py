@@ -246,6 +246,7 @@ class Control:
             for record in records.values()
             if record.model is not None
         ]
+        self._source.keep({model.version.digest for model in models})
         served = frozenset(models)
         not_ready = frozenset(self._records.keys() - {model.version.name for model in models})
         if (served, not_ready) == (self._published, self._not_ready):

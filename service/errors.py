@@ -72,6 +72,10 @@ class QueueFull(ServiceError):
         self.drain_seconds = drain_seconds
 
 
+class Overloaded(ServiceError):
+    """Clients take more of the service than it gives: connections, or memory."""
+
+
 class Cancelled(ServiceError):
     """The caller is gone; nobody reads an answer."""
 

@@ -1,16 +1,16 @@
 """The Open Inference Protocol, version 2: each graph of a model is one model of it. No logic."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Final
 
 from inference import inference_service_pb2 as pb
 
-from service.catalogue import Limits
+from service.catalogue import Served
 from service.errors import InvalidRequest, ModelNotFound, ModelNotReady
 from service.inference_graph import ServedGraph
 from service.inference_metadata import config_of, metadata_of, statistics_of
-from service.model import Models
+from service.model import Model, Models
 from service.statistics import GraphStatistics
 from service.transport import Call, Method
 from service.transport.spliced import Spliced
@@ -25,22 +25,20 @@ class InferenceV2:
 
     def __init__(
         self,
-        limits: Limits,
         statistics: Callable[[str, int, str], GraphStatistics],
         ready: Callable[[], bool],
     ) -> None:
         """statistics: of a graph, by model, version and graph. ready: whether the service is."""
-        self._limits = limits
         self._statistics = statistics
         self._ready = ready
         self._graphs: tuple[ServedGraph, ...] | None = None
         self._by_name: dict[tuple[str, str], ServedGraph] = {}
         self._not_ready: frozenset[str] = frozenset()
 
-    def publish(self, models: Models) -> None:
-        """Serves these models from now on."""
+    def publish(self, models: Models, served: Mapping[Model, Served]) -> None:
+        """Serves these models from now on; served: as the catalogue has them."""
         graphs = tuple(
-            ServedGraph(model, kind, self._limits.max_items(model))
+            ServedGraph(model, kind, served[model].max_items)
             for model in models.all
             for kind in model.batchers
         )

@@ -38,9 +38,9 @@ def load_model(
     Nothing is left running when it raises GraphError, or what a graph raises in the warm-up.
     """
     batching = replace(batching, buckets=tuple(version.manifest.batch_buckets))
-    files: dict[bytes, dict[str, Graph]] = {}  # one file may be several graphs
+    files: dict[str, dict[str, Graph]] = {}  # one file may be several graphs
     for kind, graph in version.graphs.items():
-        files.setdefault(graph.content, {})[kind] = graph
+        files.setdefault(graph.file, {})[kind] = graph
     warmed = [warm_up(version.name, same, options, batching, instances) for same in files.values()]
     by_kind = {kind: warm for warm in warmed for kind in warm.runs}
     batchers: dict[str, Batcher] = {}
@@ -58,7 +58,7 @@ def load_model(
         metrics.queue(version.name, version.version, kind, _queue_length(batcher))
         batchers[kind] = batcher
     same_bits = all(warm.same_bits for warm in warmed)
-    return Model(version, batchers, options.provider, same_bits=same_bits)
+    return Model(version.loaded(), batchers, options.provider, same_bits=same_bits)
 
 
 def loader(

@@ -20,8 +20,10 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from service.distribution import Distribution
+from service.gpus import GpuMemory
 from service.model import Model
 from service.statistics import SECONDS, GraphCounts, GraphStatistics
+from service.transport import Usage
 
 _GRAPH = ("model", "version", "graph")
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -39,8 +41,18 @@ class Metrics(Collector):
         self._versions: dict[tuple[str, int], tuple[str, str, float]] = {}
         self._sessions: dict[str, int] = {}
         self._load_failures: dict[str, int] = {}
+        self._gpu_memory: Callable[[], list[GpuMemory]] | None = None
+        self._usage: Callable[[], Usage | None] = lambda: None
         self._lock = threading.Lock()  # of changes; a scrape reads copies
         self.registry.register(self)
+
+    def follow(self, usage: Callable[[], Usage | None]) -> None:
+        """Asks the transport what clients take of it at every scrape."""
+        self._usage = usage
+
+    def follow_gpus(self, memory: Callable[[], list[GpuMemory]]) -> None:
+        """Asks for the memory of the devices at every scrape."""
+        self._gpu_memory = memory
 
     def call_done(self, method: str, code: str, seconds: float) -> None:
         """Counts a finished RPC."""
@@ -89,8 +101,11 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """What requests and batches add to, for a scrape (`prometheus_client`'s Collector)."""
         yield from self._collect_calls()
+        yield from self._collect_usage()
         yield from self._collect_graphs()
         yield from self._collect_models()
+        if self._gpu_memory is not None:
+            yield from _gpu_families(self._gpu_memory())
 
     def _collect_calls(self) -> Iterator[Metric]:
         requests = CounterMetricFamily("vae_requests", "Finished RPCs.", labels=("method", "code"))
@@ -104,6 +119,21 @@ class Metrics(Collector):
                 requests.add_metric((method, code), count)
             duration.add_metric((method,), *calls.seconds.snapshot())
         yield from (requests, duration)
+
+    def _collect_usage(self) -> Iterator[Metric]:
+        connections = GaugeMetricFamily("vae_connections", "Open connections.")
+        refused = CounterMetricFamily(
+            "vae_connections_refused", "Connections beyond the limit, which were refused."
+        )
+        held = GaugeMetricFamily(
+            "vae_held_bytes", "Requests that have arrived, in part or whole, and are not answered."
+        )
+        usage = self._usage()
+        if usage is not None:
+            connections.add_metric((), usage.connections)
+            refused.add_metric((), usage.refused)
+            held.add_metric((), usage.held_bytes)
+        yield from (connections, refused, held)
 
     def _collect_graphs(self) -> Iterator[Metric]:
         delay = HistogramMetricFamily(
@@ -179,6 +209,17 @@ def serve_metrics(host: str, port: int, registry: CollectorRegistry) -> tuple[WS
 
 def _labels(key: tuple[str, int, str]) -> tuple[str, str, str]:
     return (key[0], str(key[1]), key[2])
+
+
+def _gpu_families(devices: list[GpuMemory]) -> Iterator[Metric]:
+    used = GaugeMetricFamily(
+        "vae_gpu_memory_used_bytes", "Memory in use, by whomever.", labels=("device",)
+    )
+    total = GaugeMetricFamily("vae_gpu_memory_total_bytes", "Memory there is.", labels=("device",))
+    for device in devices:
+        used.add_metric((str(device.device),), device.used)
+        total.add_metric((str(device.device),), device.total)
+    yield from (used, total)
 
 
 class _Calls:

@@ -4,17 +4,21 @@ A version is downloaded beside its place in the cache, verified there, and renam
 
     CACHE/SHA-256 of manifest.json/NAME/VERSION/
 
-So what the cache holds is whole, whoever was killed meanwhile, and processes can share it. It may
-be emptied while nothing is being loaded.
+So what the cache holds is whole, whoever was killed meanwhile, and processes can share it. What
+none of them has used for a day leaves it, renamed before it is removed; each marks what it uses by
+its time of change.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +27,8 @@ from service.repository import MANIFEST_FILE, NAME, VERSION, RepositoryError, re
 from service.sources import Listed
 
 _PARTIAL: Final = ".partial-"
-_ABANDONED_SECONDS: Final = 24 * 3600.0
+_OURS: Final = re.compile(r"[0-9a-f]{64}|\.partial-.*")
+_UNUSED_SECONDS: Final = 24 * 3600.0
 # What changes when an object does, by the names that stores have for it.
 _CHANGES: Final = ("ETag", "etag", "md5Hash", "LastModified", "updated", "mtime")
 
@@ -54,7 +59,6 @@ class ObjectSource:
             cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RepositoryError(f"{cache} cannot hold the cache: {error}") from error
-        self._remove_abandoned()
 
     def list(self) -> Mapping[str, Listed]:
         """The models under the address, all in one listing."""
@@ -84,12 +88,31 @@ class ObjectSource:
         """A directory of the cache, with the version downloaded and verified."""
         manifest = self._read(f"{name}/{version}/{MANIFEST_FILE}")
         root = self._cache / hashlib.sha256(manifest).hexdigest()
-        if not (root / name / str(version)).is_dir():
+        with self._locked():
+            there = (root / name / str(version)).is_dir()
+            if there:
+                _mark(root)
+        if not there:
             self._download(name, version, manifest, root)
         return root
 
+    def keep(self, digests: Collection[str]) -> None:
+        """Removes what nobody has used for a day, and what killed downloads and removals left."""
+        unused: list[Path] = []
+        with contextlib.suppress(OSError), self._locked():
+            for digest in digests:
+                _mark(self._cache / digest)
+            for path in self._cache.iterdir():
+                if not _OURS.fullmatch(path.name):
+                    continue
+                if time.time() - path.stat().st_mtime > _UNUSED_SECONDS:
+                    unused.append(self._partial())
+                    path.rename(unused[-1])
+        for path in unused:
+            shutil.rmtree(path, ignore_errors=True)
+
     def _download(self, name: str, version: int, manifest: bytes, root: Path) -> None:
-        partial = self._cache / f"{_PARTIAL}{secrets.token_hex(8)}"
+        partial = self._partial()
         folder = partial / name / str(version)
         try:
             folder.mkdir(parents=True)
@@ -121,15 +144,25 @@ class ObjectSource:
             raise RepositoryError(f"{self.place}/{path} cannot be read: {error}") from error
         return content
 
-    def _remove_abandoned(self) -> None:
-        """Removes what downloads left that were killed."""
-        for partial in self._cache.glob(f"{_PARTIAL}*"):
-            try:
-                abandoned = time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS
-            except FileNotFoundError:
-                continue
-            if abandoned:
-                shutil.rmtree(partial, ignore_errors=True)
+    def _partial(self) -> Path:
+        return self._cache / f"{_PARTIAL}{secrets.token_hex(8)}"
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """No other process marks or removes anything in the cache meanwhile."""
+        descriptor = os.open(self._cache, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _mark(root: Path) -> None:
+    """Somebody uses it."""
+    with contextlib.suppress(OSError):  # it is another user's, or has been removed by hand
+        os.utime(root)
 
 
 def _fingerprint(details: Mapping[str, Any]) -> str:

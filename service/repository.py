@@ -61,8 +61,9 @@ class Spec:
 
 @dataclass(frozen=True)
 class Graph:
-    """One ONNX file, as verified bytes, with its inputs and outputs."""
+    """One ONNX file, its inputs and outputs. content: its verified bytes, until it is loaded."""
 
+    file: str
     content: bytes
     inputs: tuple[Spec, ...]
     outputs: tuple[Spec, ...]
@@ -93,7 +94,12 @@ class ModelVersion:
     @property
     def files(self) -> int:
         """How many files the graphs are in, and so how many sessions run them."""
-        return len({graph.content for graph in self.graphs.values()})
+        return len({graph.file for graph in self.graphs.values()})
+
+    def loaded(self) -> "ModelVersion":
+        """The same without bytes, of which sessions have their own copy."""
+        graphs = {kind: replace(graph, content=b"") for kind, graph in self.graphs.items()}
+        return replace(self, graphs=graphs)
 
 
 def read_version(root: Path, name: str, version: int, precision: str = _FLOAT32) -> ModelVersion:
@@ -130,7 +136,7 @@ def read_version(root: Path, name: str, version: int, precision: str = _FLOAT32)
             raise RepositoryError(f"{folder / graph.file} does not have the manifest's SHA-256")
         inputs = tuple(_spec(folder, spec) for spec in graph.inputs)
         outputs = tuple(_spec(folder, spec) for spec in graph.outputs)
-        graphs[kind] = Graph(content, inputs, outputs)
+        graphs[kind] = Graph(graph.file, content, inputs, outputs)
     graphs |= _levels_apart(graphs)
     needed = {"encoder", "decoder"} | ({"prior"} if manifest.prior == "graph" else set())
     if missing := needed - graphs.keys():

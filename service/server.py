@@ -14,6 +14,7 @@ from service.batching import BatchingOptions
 from service.catalogue import Catalogue, Limits
 from service.control import Control
 from service.following import following, load_first
+from service.gpus import gpu_memory
 from service.health import HEALTH_SERVICE, Health
 from service.inference_repository import RepositoryV2
 from service.inference_v2 import INFERENCE_SERVICE, InferenceV2
@@ -108,8 +109,7 @@ async def serve(settings: Settings, log: Logger) -> None:
     )
     batching = batching_options(settings)
     catalogue, observing = Catalogue(limits), Observing()
-    inference = InferenceV2(limits, metrics.observer, lambda: health.ready)
-    publishers = (catalogue, inference)
+    inference = InferenceV2(metrics.observer, lambda: health.ready)
     protocols = (
         Servicer(catalogue, observing),
         LatentServicer(catalogue, observing),
@@ -123,6 +123,9 @@ async def serve(settings: Settings, log: Logger) -> None:
             settings.listen,
             settings.reuse_port,
             max_message_bytes=settings.max_message_mib * 2**20,
+            max_concurrent_streams=settings.max_concurrent_streams,
+            max_connections=settings.max_connections,
+            max_held_bytes=settings.max_held_mib * 2**20,
             lifetimes=ConnectionLifetimes(max_connection_age=settings.max_connection_age),
             tls=tls_files(settings),
             authorize=make_authorize(settings, log),
@@ -132,9 +135,13 @@ async def serve(settings: Settings, log: Logger) -> None:
         log,
     )
 
+    metrics.follow(transport.usage)
+    if options.provider == CUDA and (memory := gpu_memory()) is not None:
+        metrics.follow_gpus(memory)
+
     def publish(models: Models) -> None:
-        for publisher in publishers:
-            publisher.publish(models)
+        catalogue.publish(models)
+        inference.publish(*catalogue.snapshot())
 
     explicit = settings.model_control == "explicit"
     control = Control(

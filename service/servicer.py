@@ -178,6 +178,12 @@ def _draw(request: vae_pb.SampleRequest, model: Model, most: int) -> _Draw:
     temperature = request.temperature if request.HasField("temperature") else 1.0
     if not 0 <= temperature <= _MAX_TEMPERATURE:  # NaN is not either
         raise InvalidRequest("temperature", f"expected a number from 0 to {_MAX_TEMPERATURE:g}")
+    if model.code_count and temperature not in (0, 1):
+        # The prior graph makes Gumbel noise of normal noise, which that of a wider normal is not.
+        raise InvalidRequest(
+            "temperature",
+            f"expected 0 or 1: {model.resource} draws codes (its code_count is not 0)",
+        )
     check_index(request.start_index, count)
     encoding = request.observation_encoding
     uint8 = check_encoding(encoding, model)

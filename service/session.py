@@ -120,6 +120,8 @@ class Session:
                 )
         except Exception as error:  # onnxruntime's errors have no class in common
             raise GraphError(f"{options.provider} cannot load the graph: {error}") from error
+        # For a fallback alone it would keep the file as well, which is the weights once more.
+        self._session._model_bytes = None
         self.provider: str = self._session.get_providers()[0]
         if self.provider != options.provider:
             raise ProviderError(f"{options.provider} was asked for, {self.provider} came up")

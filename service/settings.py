@@ -76,8 +76,9 @@ class Settings(BaseModel):
     jwt_leeway: float = Field(30.0, ge=0, le=600, description="seconds that clocks may differ")
     trace_endpoint: str = Field(
         "",
-        pattern=r"^(https?://.+)?$",
-        description="URL that takes OTLP traces over HTTP, as http://HOST:4318/v1/traces",
+        pattern=r"^((https?|grpcs?)://.+)?$",
+        description="takes OTLP traces, as http://HOST:4318/v1/traces or grpc://HOST:4317; https "
+        "and grpcs are over TLS",
     )
     trace_ratio: float = Field(
         0.01, ge=0, le=1, description="share of the traces to record that a caller has not begun"
@@ -107,6 +108,18 @@ class Settings(BaseModel):
     )
     max_response_mib: int = Field(
         48, ge=1, le=2047, description="size of an answer's tensors, which bounds its items"
+    )
+    max_concurrent_streams: int = Field(
+        1024, ge=1, le=2**31 - 1, description="calls at once on one connection"
+    )
+    max_connections: int = Field(
+        4096, ge=1, description="connections at once to one process (transport http2)"
+    )
+    max_held_mib: int = Field(
+        512,
+        ge=1,
+        description="requests in memory that are not answered, of all clients of one process "
+        "(transport http2)",
     )
     drain_delay: float = Field(0.0, ge=0, description="seconds between readiness off and refusing")
     drain_timeout: float = Field(25.0, ge=0, description="seconds for running requests to finish")
@@ -143,11 +156,17 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         if name in Settings.model_fields and value is not None
     }
     try:
-        return Settings.model_validate(values | given)
+        return _consistent(Settings.model_validate(values | given))
     except ValidationError as error:
         first = error.errors()[0]
         option = f"--{first['loc'][0]}: ".replace("_", "-") if first["loc"] else ""
         raise SettingsError(f"{option}{first['msg']}") from error
+
+
+def _consistent(settings: Settings) -> Settings:
+    if settings.max_held_mib < settings.max_message_mib:
+        raise SettingsError("--max-held-mib: expected room for one message of --max-message-mib")
+    return settings
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,7 +3,7 @@
 A version is there once its manifest.json is: whoever publishes writes that last.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +36,10 @@ class Source(Protocol):
         """The root of a directory that holds root/name/version. Raises RepositoryError."""
         ...
 
+    def keep(self, digests: Collection[str]) -> None:
+        """Served are versions with manifests of these SHA-256; of others no copy is needed."""
+        ...
+
 
 class DirectorySource:
     """A directory of this machine."""
@@ -61,6 +65,9 @@ class DirectorySource:
     def fetch(self, name: str, version: int) -> Path:
         """It is there already."""
         return self._root
+
+    def keep(self, digests: Collection[str]) -> None:
+        """There are no copies."""
 
 
 def _versions(folder: Path) -> dict[int, str]:

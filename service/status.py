@@ -24,6 +24,7 @@ _TABLE: Final[dict[type[errors.ServiceError], tuple[grpc.StatusCode, str]]] = {
     errors.NotOffered: (grpc.StatusCode.FAILED_PRECONDITION, "NOT_OFFERED"),
     # Not UNAVAILABLE: clients retry that by themselves and would turn overload into a storm.
     errors.QueueFull: (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
+    errors.Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),
     errors.Cancelled: (grpc.StatusCode.CANCELLED, "CANCELLED"),
     errors.Draining: (grpc.StatusCode.UNAVAILABLE, "DRAINING"),
     errors.ExpiredInQueue: (grpc.StatusCode.DEADLINE_EXCEEDED, "EXPIRED_IN_QUEUE"),
@@ -66,4 +67,4 @@ def _retry_seconds(error: errors.ServiceError) -> float | None:
         return error.drain_seconds
     if isinstance(error, errors.Draining):
         return 0.0  # at another replica
-    return 1.0 if isinstance(error, errors.ModelNotReady) else None
+    return 1.0 if isinstance(error, errors.ModelNotReady | errors.Overloaded) else None

@@ -14,10 +14,11 @@ from uuid import uuid4
 
 import grpc
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -51,7 +52,8 @@ class Tracing:
     """Records spans and sends them to a collector, from a thread of its own."""
 
     def __init__(self, endpoint: str, ratio: float) -> None:
-        """endpoint: URL of OTLP over HTTP. ratio: of the traces that begin here, 0 to 1."""
+        """endpoint: http[s]://HOST:PORT/PATH, or grpc[s]://HOST:PORT, which take OTLP. ratio: of
+        the traces that begin here, 0 to 1."""
         self._provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(ratio)),
             resource=Resource(
@@ -65,7 +67,7 @@ class Tracing:
         )
         self._provider.add_span_processor(
             BatchSpanProcessor(
-                OTLPSpanExporter(endpoint, timeout=_EXPORT_SECONDS),
+                _exporter(endpoint),
                 max_queue_size=_QUEUE,
                 schedule_delay_millis=_DELAY_MILLIS,
                 max_export_batch_size=_BATCH,
@@ -153,6 +155,13 @@ class _Recorder:
             name, self._context, attributes=attributes, start_time=epoch + round(started * 1e9)
         )
         span.end(epoch + round(ended * 1e9))
+
+
+def _exporter(endpoint: str) -> SpanExporter:
+    scheme, _, address = endpoint.partition("://")
+    if scheme.startswith("http"):
+        return HttpExporter(endpoint, timeout=_EXPORT_SECONDS)
+    return GrpcExporter(address, insecure=scheme == "grpc", timeout=_EXPORT_SECONDS)
 
 
 def _context(call: Call) -> Context:

@@ -6,11 +6,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from service.auth.files import Reread
 from service.auth.keys import Claims, Key, Verified, verify
 from service.auth.rights import right_of
 from service.auth.tokens import Token, find
 from service.errors import PermissionDenied, Unauthenticated
+from service.reread import Reread
 from service.transport.metadata import Metadata, values_of
 
 _MAX_TOKEN: Final = 8192  # bytes; a JWT of an issuer with many claims has two thousand

@@ -1,12 +1,19 @@
 """The check that the settings ask for."""
 
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
 from service.auth.bearer import Bearer
-from service.auth.files import Reread
 from service.auth.keys import Claims, read_keys
 from service.auth.tokens import read_tokens
 from service.logs import Logger
+from service.reread import Reread
 from service.settings import Settings, SettingsError
 from service.transport.metadata import Authorize
+
+T = TypeVar("T")
 
 
 def make_authorize(settings: Settings, log: Logger) -> Authorize | None:
@@ -16,8 +23,8 @@ def make_authorize(settings: Settings, log: Logger) -> Authorize | None:
     if settings.jwt_keys is not None and not (settings.jwt_issuer and settings.jwt_audience):
         raise SettingsError("--jwt-keys needs --jwt-issuer and --jwt-audience")
     try:
-        tokens = Reread(settings.tokens, read_tokens, log) if settings.tokens else None
-        keys = Reread(settings.jwt_keys, read_keys, log) if settings.jwt_keys else None
+        tokens = _reread(settings.tokens, read_tokens, log)
+        keys = _reread(settings.jwt_keys, read_keys, log)
     except (OSError, ValueError) as error:
         raise SettingsError(str(error)) from error
     if settings.tls_certificate is None:
@@ -26,3 +33,7 @@ def make_authorize(settings: Settings, log: Logger) -> Authorize | None:
         settings.jwt_issuer, settings.jwt_audience, settings.jwt_rights_claim, settings.jwt_leeway
     )
     return Bearer(tokens, keys, claims)
+
+
+def _reread(path: Path | None, read: Callable[[Path], T], log: Logger) -> Reread[T] | None:
+    return Reread((path,), functools.partial(read, path), log) if path else None

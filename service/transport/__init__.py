@@ -19,8 +19,6 @@ from service.status import status_of
 from service.transport.metadata import Authorize, Metadata
 from service.transport.tls import TlsFiles
 
-MAX_CONCURRENT_STREAMS = 1024
-
 
 class Response(Protocol):
     """A message, or what stands for one (`service.transport.spliced`)."""
@@ -104,6 +102,8 @@ class ConnectionLifetimes:
 class TransportOptions:
     """address: "HOST:PORT"; port 0 takes a free one. max_message_bytes: both ways.
 
+    max_concurrent_streams: of one connection. max_held_bytes: of requests that have arrived, in
+    part or whole, and are not answered, in all.
     reuse_port: whether other processes may listen on the port too; if not, one in use is an error.
     tls: None serves plain text. authorize: None serves everybody. slow_seconds: what unary RPCs
     must take to be logged.
@@ -112,6 +112,9 @@ class TransportOptions:
     address: str
     reuse_port: bool = False
     max_message_bytes: int = 64 * 2**20
+    max_concurrent_streams: int = 1024
+    max_connections: int = 4096
+    max_held_bytes: int = 512 * 2**20
     lifetimes: ConnectionLifetimes = field(default_factory=ConnectionLifetimes)
     tls: TlsFiles | None = None
     authorize: Authorize | None = None
@@ -125,7 +128,7 @@ class TransportOptions:
             ("grpc.max_send_message_length", self.max_message_bytes),
             ("grpc.max_connection_age_ms", round(lifetimes.max_connection_age * 1000)),
             ("grpc.max_connection_age_grace_ms", round(lifetimes.max_connection_age_grace * 1000)),
-            ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
+            ("grpc.max_concurrent_streams", self.max_concurrent_streams),
             # The batcher's queue says when it is full, and how long to wait; the core, which resets
             # streams at random from 1000 calls on that nobody has read yet, comes after it.
             ("grpc.server.max_pending_requests", 10_000),
@@ -138,11 +141,27 @@ class TransportOptions:
         )
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What clients take of a transport now. refused: connections beyond the limit, since the start.
+
+    held_bytes: of requests that have arrived and are not answered.
+    """
+
+    connections: int
+    refused: int
+    held_bytes: int
+
+
 class Transport(Protocol):
     """A server of methods."""
 
     name: str
     port: int  # once it listens
+
+    def usage(self) -> Usage | None:
+        """What clients take of it; None where it does not know. From any thread."""
+        ...
 
     def add(self, methods: Sequence[Method | StreamMethod]) -> None:
         """Serves methods; before start()."""

@@ -1,6 +1,7 @@
 """The transport on grpc's public asyncio server."""
 
 import asyncio
+import functools
 import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -13,6 +14,7 @@ from grpc import aio
 from service.completion import Completion, Task
 from service.errors import Cancelled
 from service.logs import Logger
+from service.reread import Reread
 from service.status import DETAILS_KEY
 from service.transport import (
     Call,
@@ -21,12 +23,13 @@ from service.transport import (
     Response,
     StreamMethod,
     TransportOptions,
+    Usage,
     failure,
     log_slow,
     parse,
 )
 from service.transport.metadata import REQUEST_ID, new_request_id, request_id, values_of
-from service.transport.tls import Stamp, TlsFiles
+from service.transport.tls import TlsFiles
 
 T = TypeVar("T")
 _END: Any = aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
@@ -47,6 +50,10 @@ class PublicTransport:
         self._authorize = options.authorize
         self._slow_seconds = options.slow_seconds
         self.port = 0
+
+    def usage(self) -> Usage | None:
+        """See Transport. The core counts neither connections nor bytes, and limits neither."""
+        return None
 
     def add(self, methods: Sequence[Method | StreamMethod]) -> None:
         """See Transport."""
@@ -71,7 +78,9 @@ class PublicTransport:
             if self._tls is None:
                 self.port = self._server.add_insecure_port(self._address)
             else:
-                self.port = self._server.add_secure_port(self._address, _credentials(self._tls))
+                self.port = self._server.add_secure_port(
+                    self._address, _credentials(self._tls, self._log)
+                )
         except RuntimeError as error:
             raise OSError(f"cannot listen on {self._address}: is the port in use?") from error
         await self._server.start()
@@ -228,29 +237,24 @@ def _call(context: Any) -> Call:
     return Call(deadline, context.invocation_metadata())
 
 
-def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
+def _credentials(files: TlsFiles, log: Logger) -> grpc.ServerCredentials:
     """The core asks for the newest at every handshake; None tells it that nothing has changed."""
-    last: list[Stamp] = []
+    certificates = Reread(files.paths(), functools.partial(_certificates, files), log)
+    given = [certificates.content()]
 
     def newest() -> grpc.ServerCertificateConfiguration | None:
-        try:
-            stamp = files.stamp()
-            if last == [stamp]:
-                return None
-            configuration = _certificates(files)
-        except OSError:
-            return None  # the old ones stay while the files are being replaced
-        last[:] = [stamp]
-        return configuration
+        last, given[0] = given[0], certificates.content()
+        return None if given[0] is last else given[0]
 
     return grpc.dynamic_ssl_server_credentials(
-        _certificates(files),
+        given[0],
         newest,  # type: ignore[arg-type]  # the stubs lack None
         require_client_authentication=files.client_ca is not None,
     )
 
 
 def _certificates(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
+    files.context()  # which raises for files that do not fit each other; the core would not
     return grpc.ssl_server_certificate_configuration(
         [(files.key.read_bytes(), files.certificate.read_bytes())],
         files.client_ca.read_bytes() if files.client_ca else None,

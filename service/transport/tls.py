@@ -1,15 +1,8 @@
-"""The service's certificate, read again whenever its files change: no restart for a renewal."""
+"""The files of TLS, and what becomes of them."""
 
 import ssl
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-from service.logs import Logger
-
-_LOOK: Final = 1.0  # seconds between looks at the files
-Stamp = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -34,36 +27,6 @@ class TlsFiles:
             context.load_verify_locations(self.client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
         return context
-
-    def stamp(self) -> Stamp:
-        """Changes when a file does: Kubernetes replaces a link, others write in place."""
-        stats = [path.stat() for path in self.paths()]
-        return tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats)
-
-
-class Certificates:
-    """The context for new connections. The old one stays while the files do not fit together."""
-
-    def __init__(self, files: TlsFiles, log: Logger) -> None:
-        self._files = files
-        self._log = log
-        self._stamp = files.stamp()
-        self._context = files.context()
-        self._looked = time.monotonic()
-
-    def context(self, now: float) -> ssl.SSLContext:
-        """The newest that could be read; now: seconds of time.monotonic."""
-        if now - self._looked >= _LOOK:
-            self._looked = now
-            try:
-                stamp = self._files.stamp()
-                if stamp != self._stamp:
-                    self._context = self._files.context()
-                    self._stamp = stamp
-                    self._log.info("certificate_reloaded")
-            except (OSError, ValueError) as error:
-                self._log.error("certificate_not_reloaded", reason=str(error))
-        return self._context
 
 
 def check_files(files: TlsFiles) -> None:

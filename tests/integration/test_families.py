@@ -105,6 +105,27 @@ def test_a_sample_is_the_models_draw_of_its_seed(
     assert drawn.latents.dtype == (np.int64 if name == "vq" else np.float32)
 
 
+def test_the_temperature_says_how_far_from_the_mode_latents_are(
+    client: VaeClient, name: str, labels: tuple[int, ...]
+) -> None:
+    def latents(temperature: float) -> NDArray:
+        drawn = client.sample(
+            name, ITEMS, seed=7, labels=labels, temperature=temperature, include_latents=True
+        )
+        assert drawn.latents is not None
+        return drawn.latents[:, :5]  # the first group of a ladder; the next depend on its draw
+
+    mode, usual = latents(0.0), latents(1.0)
+    assert (mode != usual).any()
+    if not labels:
+        np.testing.assert_allclose(mode, np.broadcast_to(mode[0], mode.shape), atol=1e-5)
+    if name == "vq":
+        with pytest.raises(VaeError, match="expected 0 or 1: models/vq/versions/1 draws codes"):
+            latents(0.5)
+        return
+    np.testing.assert_allclose(latents(0.5), mode + 0.5 * (usual - mode), atol=1e-5)
+
+
 def test_decoded_latents_of_a_sample_are_its_observations(
     client: VaeClient, name: str, labels: tuple[int, ...]
 ) -> None:

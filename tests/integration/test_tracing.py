@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -83,6 +84,30 @@ def collector() -> Iterator[Collector]:
     thread.join()
 
 
+@pytest.fixture
+def grpc_endpoint(collector: Collector) -> Iterator[str]:
+    """Takes what is exported to it by OTLP over gRPC."""
+
+    def export(
+        request: ExportTraceServiceRequest, context: grpc.ServicerContext
+    ) -> ExportTraceServiceResponse:
+        collector.requests.append(request)
+        return ExportTraceServiceResponse()
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        export, ExportTraceServiceRequest.FromString, ExportTraceServiceResponse.SerializeToString
+    )
+    server = grpc.server(ThreadPoolExecutor(1))
+    service = "opentelemetry.proto.collector.trace.v1.TraceService"
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(service, {"Export": handler}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"grpc://127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
 def values(span: Span | Message) -> dict[str, Any]:
     found = {}
     for attribute in span.attributes:  # type: ignore[union-attr]
@@ -148,10 +173,12 @@ def test_calls_are_traced_in_the_context_of_their_callers(
     assert "vae-serving" in resource
 
 
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_a_share_of_the_calls_without_a_caller_is_traced(
-    start_service: StartService, collector: Collector
+    start_service: StartService, collector: Collector, grpc_endpoint: str, protocol: str
 ) -> None:
-    options = ("--trace-endpoint", collector.url, "--trace-ratio", "1")
+    endpoint = collector.url if protocol == "http" else grpc_endpoint
+    options = ("--trace-endpoint", endpoint, "--trace-ratio", "1")
     with (
         start_service(*options) as service,
         grpc.insecure_channel(service.target) as channel,

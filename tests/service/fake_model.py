@@ -82,9 +82,11 @@ class FakeModel:
             batchers["prior"] = self.prior
         label = (Spec("label", np.dtype(np.int64), ()),) if labels else ()
         graphs = {
-            "encoder": Graph(b"", (OBSERVATIONS, noise, *label), (LATENTS, MEAN, LOG_VARIANCE)),
-            "decoder": Graph(b"", (LATENTS, *label), (OBSERVATIONS,)),
-            "prior": Graph(b"", (noise, *label), (LATENTS,)),
+            "encoder": Graph(
+                "all.onnx", b"", (OBSERVATIONS, noise, *label), (LATENTS, MEAN, LOG_VARIANCE)
+            ),
+            "decoder": Graph("all.onnx", b"", (LATENTS, *label), (OBSERVATIONS,)),
+            "prior": Graph("all.onnx", b"", (noise, *label), (LATENTS,)),
         }
         manifest = manifest_pb2.Manifest(
             observations=tensor_pb2.TensorSpec(

@@ -114,13 +114,13 @@ def test_a_call_of_our_transport_goes_at_once() -> None:
 
 def test_a_model_that_is_swapped_out_goes_at_once() -> None:
     catalogue = Catalogue(Limits())
-    inference = InferenceV2(Limits(), lambda *names: GraphStatistics(), lambda: True)
+    inference = InferenceV2(lambda *names: GraphStatistics(), lambda: True)
     servicer = Servicer(catalogue, Observing())
 
     def publish(version: int) -> "weakref.ref[Model]":
         model = FakeModel(version=version).model
-        for publisher in (catalogue, inference):
-            publisher.publish(Models([model]))
+        catalogue.publish(Models([model]))
+        inference.publish(*catalogue.snapshot())
         return weakref.ref(model)
 
     first = publish(1)

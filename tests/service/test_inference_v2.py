@@ -10,7 +10,7 @@ import pytest
 from inference import inference_service_pb2 as pb
 
 from service.batching import BatchingOptions
-from service.catalogue import Limits
+from service.catalogue import Catalogue, Limits
 from service.completion import run
 from service.errors import InvalidRequest, ModelNotFound, ModelNotReady
 from service.inference_v2 import InferenceV2
@@ -34,9 +34,11 @@ def answer(handling: Coroutine[Any, None, Spliced]) -> pb.ModelInferResponse:
 def served(*fakes: FakeModel, delay: float = 0.0) -> InferenceV2:
     for fake in fakes:
         fake.decoder.options = BatchingOptions((1, 2, 4), max_queue_delay=delay)
-    inference = InferenceV2(Limits(), lambda *names: GraphStatistics(), lambda: True)
+    inference = InferenceV2(lambda *names: GraphStatistics(), lambda: True)
     if fakes:
-        inference.publish(Models([fake.model for fake in fakes]))
+        catalogue = Catalogue(Limits())
+        catalogue.publish(Models([fake.model for fake in fakes]))
+        inference.publish(*catalogue.snapshot())
     return inference
 
 
@@ -76,7 +78,7 @@ def test_while_the_models_load_none_is_ready_and_calls_are_refused_for_now() -> 
 
 def test_readiness_of_the_server_is_that_of_the_service() -> None:
     answers = iter([True, False])
-    inference = InferenceV2(Limits(), lambda *names: GraphStatistics(), lambda: next(answers))
+    inference = InferenceV2(lambda *names: GraphStatistics(), lambda: next(answers))
     ready = [run(inference.server_ready(pb.ServerReadyRequest(), CALL)).ready for _ in range(2)]
     assert ready == [True, False]
 

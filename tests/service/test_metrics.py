@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from service.metrics import Metrics
+from service.transport import Usage
 from tests.service.fake_model import FakeModel
 
 GRAPH = {"model": "digits", "version": "1", "graph": "decoder"}
@@ -27,6 +28,9 @@ LABELS = {
     "vae_model_load_seconds": {"model", "version"},
     "vae_sessions": {"model"},
     "vae_model_load_failures": {"model"},
+    "vae_connections": set(),
+    "vae_connections_refused": set(),
+    "vae_held_bytes": set(),
 }
 
 
@@ -43,6 +47,7 @@ def metrics() -> Metrics:
     observer.batch_failed(4)
     observer.entries_cancelled(2)
     observer.entry_rejected("queue_full")
+    metrics.follow(lambda: Usage(connections=3, refused=2, held_bytes=1000))
     return metrics
 
 
@@ -107,6 +112,17 @@ def test_a_served_version_is_seen_with_its_digest_and_provider(metrics: Metrics)
         value(metrics, "vae_model_info", **labels, digest="digest", provider="CPUExecutionProvider")
         == 1.0
     )
+
+
+def test_what_clients_take_is_read_at_every_scrape(metrics: Metrics) -> None:
+    assert value(metrics, "vae_connections") == 3.0
+    assert value(metrics, "vae_connections_refused_total") == 2.0
+    assert value(metrics, "vae_held_bytes") == 1000.0
+
+
+def test_of_a_transport_that_does_not_count_nothing_is_said(metrics: Metrics) -> None:
+    metrics.follow(lambda: None)
+    assert value(metrics, "vae_connections") is None
 
 
 def test_the_length_of_a_queue_is_read_at_every_scrape() -> None:

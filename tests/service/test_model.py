@@ -278,6 +278,7 @@ def test_real_graphs_draw_the_same_items_however_a_range_is_split(
     )
     for batcher in model.batchers.values():
         batcher.stop()
+    assert not any(graph.content for graph in model.version.graphs.values())  # it is loaded
     observations, latents = (np.concatenate(pair) for pair in zip(*parts, strict=True))
     np.testing.assert_array_equal(whole[1], latents)
     np.testing.assert_allclose(whole[0], observations, atol=1e-6)

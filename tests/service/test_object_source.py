@@ -131,13 +131,49 @@ def test_processes_that_download_at_once_share_the_cache(
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_what_a_killed_download_left_is_removed_after_a_day(bucket: str, tmp_path: Path) -> None:
-    old, new = tmp_path / "cache" / ".partial-old", tmp_path / "cache" / ".partial-new"
-    for partial in (old, new):
-        partial.mkdir(parents=True)
-    os.utime(old, (1, 1))
-    ObjectSource(bucket, tmp_path / "cache")
-    assert [each.name for each in (tmp_path / "cache").iterdir()] == [".partial-new"]
+def age(path: Path) -> Path:
+    """Makes something look as if nobody had used it for a day."""
+    os.utime(path, (1, 1))
+    return path
+
+
+def test_what_a_killed_download_left_is_removed_after_a_day_and_nothing_of_others(
+    bucket: str, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    for name in (".partial-old", ".partial-new", "others"):
+        (cache / name).mkdir(parents=True)
+    age(cache / ".partial-old"), age(cache / "others")
+    ObjectSource(bucket, cache).keep(())
+    assert {each.name for each in cache.iterdir()} == {".partial-new", "others"}
+
+
+def test_what_nobody_has_used_for_a_day_leaves_the_cache(
+    source: ObjectSource, bucket: str, tmp_path: Path
+) -> None:
+    for version in (1, 2, 3):
+        upload(bucket, tmp_path / "scratch", version)
+    served, unused, fetched = (age(source.fetch("model", version)) for version in (1, 2, 3))
+    other = ObjectSource(f"{bucket}/models", tmp_path / "cache")  # of another process
+    other.fetch("model", 3)
+    other.keep([served.name])
+    source.keep(())
+    assert {each.name for each in (tmp_path / "cache").iterdir()} == {served.name, fetched.name}
+    assert source.fetch("model", 2) == unused
+
+
+def test_a_killed_removal_leaves_no_version_in_part(
+    source: ObjectSource, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(bucket, tmp_path / "scratch", 1)
+    root = age(source.fetch("model", 1))
+    with monkeypatch.context() as killed:
+        killed.setattr("shutil.rmtree", lambda *_, **__: None)
+        source.keep(())
+    assert not root.exists()
+    source.keep(())
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert read_version(source.fetch("model", 1), "model", 1).version == 1
 
 
 @pytest.mark.parametrize("address", ["s3://no-such-bucket-here/models", "nowhere://x"])

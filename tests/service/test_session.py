@@ -1,6 +1,7 @@
 """onnxruntime sessions: providers, threads, refusals, and runs of real graphs."""
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -86,6 +87,14 @@ def test_a_cut_graph_is_refused(graphs: Mapping[str, Graph]) -> None:
     content = graphs["decoder"].content
     with pytest.raises(GraphError):
         Session(content[: len(content) // 2], ["observations"], ON_CPU)
+
+
+def test_a_session_keeps_no_second_copy_of_its_weights(graphs: Mapping[str, Graph]) -> None:
+    content = graphs["decoder"].content
+    before = sys.getrefcount(content)
+    session = Session(content, ["observations"], ON_CPU)
+    assert sys.getrefcount(content) == before
+    assert session.run({"latents": normal(1, 8)})["observations"].shape == (1, 1, 8, 8)
 
 
 def test_a_session_reports_its_provider(decoder: Session) -> None:

@@ -68,6 +68,9 @@ def test_the_defaults_are_the_documented_ports_and_no_delay() -> None:
         ("max_request_items", "9", 9),
         ("max_message_mib", "8", 8),
         ("max_response_mib", "4", 4),
+        ("max_concurrent_streams", "16", 16),
+        ("max_connections", "100", 100),
+        ("max_held_mib", "128", 128),
         ("drain_delay", "2.5", 2.5),
         ("drain_timeout", "0", 0.0),
         ("max_connection_age", "60", 60.0),
@@ -142,6 +145,12 @@ class TestAWrongValue:
         variable = "VAE_" + option.removeprefix("--").replace("-", "_").upper()
         with pytest.raises(SettingsError, match=f"^{option}: "):
             read(**{variable: value})
+
+
+def test_less_memory_than_a_message_may_take_is_an_error() -> None:
+    with pytest.raises(SettingsError, match=r"^--max-held-mib: expected room for one message"):
+        read("--max-held-mib", "8")
+    assert read("--max-held-mib", "8", "--max-message-mib", "8").max_held_mib == 8
 
 
 def test_a_missing_repository_is_an_error_that_names_the_option() -> None:

@@ -30,6 +30,7 @@ TABLE = [
     (errors.ModelControlOff("off"), Code.FAILED_PRECONDITION, "MODEL_CONTROL_OFF"),
     (errors.LoadFailed("damaged"), Code.FAILED_PRECONDITION, "LOAD_FAILED"),
     (errors.QueueFull(2.5), Code.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
+    (errors.Overloaded("too much"), Code.RESOURCE_EXHAUSTED, "OVERLOADED"),
     (errors.Draining("draining"), Code.UNAVAILABLE, "DRAINING"),
     (errors.ExpiredInQueue("expired"), Code.DEADLINE_EXCEEDED, "EXPIRED_IN_QUEUE"),
     (errors.InferenceFailed("failed"), Code.INTERNAL, "INFERENCE_FAILED"),

@@ -179,8 +179,9 @@ class SampleRequest(_message.Message):
     Two calls for items 0-9 and 10-19 give the same items as one call for 0-19.
     """
     temperature: _builtins.float
-    """Factor on the standard deviation of the noise, from 0 to 1000. Not given: 1.
-    0 decodes the mode of the prior.
+    """Factor on the standard deviation of the latents under the prior, from 0 to 1000: in a ladder that of each group,
+    given the groups before it; with labels that of the label's own prior. Not given: 1. 0 decodes the mode.
+    Models of codes (Model.code_count above 0) take only 0, the likeliest code given those before it, and 1.
     """
     observation_encoding: Global___ObservationEncoding.ValueType
     """How observations are written into the response."""

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from service.transport import MAX_CONCURRENT_STREAMS, ConnectionLifetimes
+from service.transport import ConnectionLifetimes
 from service.transport.http2 import frames, headers
 from service.transport.http2.frames import ErrorCode, ProtocolError, Setting
 from service.transport.http2.outgoing import Outgoing
@@ -27,18 +27,18 @@ _LEAVE: Final = 2.0  # seconds for a client to close too
 _MAX_BLOCK: Final = 2**16
 _DRAIN_PING: Final = b"draining"
 _KEEPALIVE_PING: Final = b"keepaliv"
-_GREETING: Final = frames.settings(
-    {
-        Setting.MAX_CONCURRENT_STREAMS: MAX_CONCURRENT_STREAMS,
-        Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-        Setting.MAX_FRAME_SIZE: _FRAME_SIZE,
-        Setting.MAX_HEADER_LIST_SIZE: headers.MAX_LIST_SIZE,
-    }
-) + frames.window_update(0, _CONNECTION_WINDOW - frames.DEFAULT_WINDOW)
+# Streams that their clients reset so soon cost us work that no limit of open streams bounds
+# (CVE-2023-44487). A connection may have some at once, and then so many a second, and one more for
+# every stream that it lets live.
+_SOON: Final = 0.1  # seconds
+_RESETS: Final = 1000
+_RESETS_A_SECOND: Final = 100.0
 
 
 class Owner(Protocol):
-    """What a connection needs of its transport."""
+    """What a connection needs of its transport. max_streams: open ones of one connection."""
+
+    max_streams: int
 
     def clock(self) -> float:
         """Seconds of time.monotonic."""
@@ -70,13 +70,22 @@ class Owner(Protocol):
 
 
 class Connection:
-    """See the module. `now`: when it last read, in seconds of time.monotonic."""
+    """See the module. `now`: when it last read, in seconds of time.monotonic. `held`: bytes of its
+    requests in memory. `spare`: it is one too many, and asks for health alone."""
 
     def __init__(
-        self, sock: socket.socket, owner: Owner, lifetimes: ConnectionLifetimes, now: float
+        self,
+        sock: socket.socket,
+        owner: Owner,
+        lifetimes: ConnectionLifetimes,
+        now: float,
+        *,
+        spare: bool = False,
     ) -> None:
         self.socket = sock
         self.now = now
+        self.held = 0
+        self.spare = spare
         self.outgoing = Outgoing(sock, self)
         self.rpcs = self.outgoing.rpcs
         self._clock = owner.clock
@@ -94,12 +103,15 @@ class Connection:
         self._block: tuple[int, int, bytearray] | None = None  # stream, flags, a block in pieces
         self._received = 0  # bytes of DATA that the client may not yet send again
         self._last_stream = 0
+        self._streams = 0  # that have been opened
+        self._resets = 0.0  # that are not forgiven yet
+        self._forgiven = 0.0  # since the connection was opened
         self._pinged: float | None = None  # when it was asked for a sign of life
         self._drained: float | None = None  # when it was asked to go
         self._refusing = False  # new streams are not opened: the client knows that it shall go
         self._leaving: float | None = None  # when it began to close
         self.outgoing.ready = not isinstance(sock, ssl.SSLSocket)
-        self.outgoing.send(_GREETING)
+        self.outgoing.send(_greeting(owner.max_streams))
 
     # What arrives.
 
@@ -243,7 +255,8 @@ class Connection:
         if self._refusing:
             return  # it has been told the last stream that counts, and sends this one elsewhere
         self._last_stream = stream
-        if len(self.rpcs) >= MAX_CONCURRENT_STREAMS:
+        self._streams += 1
+        if len(self.rpcs) >= self._owner.max_streams:
             self.outgoing.reset(stream, ErrorCode.REFUSED_STREAM)
             return
         rpc = self._owner.open(self, stream, request)
@@ -264,10 +277,20 @@ class Connection:
     def _on_reset(self, payload: bytes, flags: int, stream: int) -> None:
         frames.read_number(payload)
         self._check_known(stream, "RST_STREAM")
-        rpc = self.rpcs.pop(stream, None)
+        rpc = self.outgoing.pop(stream)
         if rpc is not None:
             rpc.on_gone()
+            if self.now - rpc.started < _SOON:
+                self._count_reset()
         self.sent_all()
+
+    def _count_reset(self) -> None:
+        """Raises ProtocolError if there are too many."""
+        forgiven = self._streams + (self.now - self._opened) * _RESETS_A_SECOND
+        self._resets = max(0.0, self._resets - (forgiven - self._forgiven)) + 2  # it opened one
+        self._forgiven = forgiven
+        if self._resets > _RESETS:
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "streams are reset as they open")
 
     def _on_ping(self, payload: bytes, flags: int, stream: int) -> None:
         _check_connection(stream)
@@ -287,6 +310,7 @@ class Connection:
 
     def _on_settings(self, payload: bytes, flags: int, stream: int) -> None:
         _check_connection(stream)
+        self.outgoing.demand_reading()
         if flags & frames.ACK:
             if payload:
                 raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "an acknowledgement with settings")
@@ -394,10 +418,9 @@ class Connection:
 
     def _abandon(self) -> None:
         """Tells what runs that nobody waits."""
-        rpcs = list(self.rpcs.values())
-        self.rpcs.clear()
-        for rpc in rpcs:
-            rpc.on_gone()
+        for stream in list(self.rpcs):
+            if (rpc := self.outgoing.pop(stream)) is not None:
+                rpc.on_gone()
 
     def _leave(self, now: float) -> None:
         """Closes once all is sent and the client has closed too, or after a while.
@@ -434,6 +457,18 @@ _REACTIONS: Final[dict[int, Callable[[Connection, bytes, int, int], Any]]] = {
     frames.WINDOW_UPDATE: Connection._on_window_update,
     frames.CONTINUATION: Connection._on_continuation,
 }
+
+
+def _greeting(max_streams: int) -> bytes:
+    """What every client is told first."""
+    return frames.settings(
+        {
+            Setting.MAX_CONCURRENT_STREAMS: max_streams,
+            Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            Setting.MAX_FRAME_SIZE: _FRAME_SIZE,
+            Setting.MAX_HEADER_LIST_SIZE: headers.MAX_LIST_SIZE,
+        }
+    ) + frames.window_update(0, _CONNECTION_WINDOW - frames.DEFAULT_WINDOW)
 
 
 def _check_connection(stream: int) -> None:

@@ -4,11 +4,11 @@ import contextlib
 import errno
 import itertools
 import socket
-import time
+import ssl
 from collections.abc import Iterator
 from typing import Final
 
-from service.transport.tls import Certificates
+from service.reread import Reread
 
 _BACKLOG: Final = 1024
 _ACCEPTED: Final = 64  # connections at a time, between reads
@@ -51,7 +51,9 @@ def listen(address: str, *, reuse_port: bool) -> list[socket.socket]:
     return sockets
 
 
-def accept(listener: socket.socket, certificates: Certificates | None) -> Iterator[socket.socket]:
+def accept(
+    listener: socket.socket, certificates: Reread[ssl.SSLContext] | None
+) -> Iterator[socket.socket]:
     """Those who wait, a number of them. Raises OSError if no more files can be opened."""
     for _ in itertools.repeat(None, _ACCEPTED):
         try:
@@ -68,7 +70,7 @@ def accept(listener: socket.socket, certificates: Certificates | None) -> Iterat
         if certificates is None:
             yield sock
             continue
-        context = certificates.context(time.monotonic())
+        context = certificates.content()
         try:
             yield context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         except OSError:  # it is gone already

@@ -85,7 +85,7 @@ class Outgoing:
         stream = rpc.stream_bytes
         with self.lock:
             if size <= self._window and size <= rpc.window and size <= self.frame_size:
-                if self.rpcs.pop(rpc.stream, None) is None:
+                if self.pop(rpc.stream) is None:
                     return  # the client is gone
                 self._window -= size
                 self.send(
@@ -150,13 +150,20 @@ class Outgoing:
     def reset(self, stream: int, code: ErrorCode) -> None:
         """Ends a stream without an answer."""
         with self.lock:
-            self.rpcs.pop(stream, None)
+            self.pop(stream)
             self.send(frames.reset(stream, code))
 
     def drop(self, stream: int) -> None:
         """Sends no more of a stream, and no end: the connection's is near."""
         with self.lock:
-            self.rpcs.pop(stream, None)
+            self.pop(stream)
+
+    def pop(self, stream: int) -> "Rpc | None":
+        """Forgets a stream; None if it was gone."""
+        rpc = self.rpcs.pop(stream, None)
+        if rpc is not None and rpc.held:
+            rpc.server.held.release(rpc)
+        return rpc
 
     # Of the connection.
 
@@ -260,7 +267,7 @@ class Outgoing:
     def _finish(self, rpc: "Rpc") -> None:
         trailers = rpc.trailers
         assert trailers is not None
-        self.rpcs.pop(rpc.stream, None)
+        self.pop(rpc.stream)
         self.send(frames.head(len(trailers), frames.HEADERS, _LAST) + rpc.stream_bytes + trailers)
         if not rpc.half_closed:  # nobody reads what the client still sends
             self.send(frames.reset(rpc.stream, ErrorCode.NO_ERROR))

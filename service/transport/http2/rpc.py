@@ -6,16 +6,18 @@ from typing import Any, ClassVar, Final, Protocol
 import grpc
 
 from service.completion import Task
-from service.errors import InvalidRequest, ServiceError
+from service.errors import InvalidRequest, Overloaded, ServiceError
 from service.logs import Logger
 from service.transport import CallObserver, failure, log_slow
 from service.transport.http2 import headers
 from service.transport.http2.connection import STREAM_WINDOW, Connection
 from service.transport.http2.frames import ErrorCode, ProtocolError
+from service.transport.http2.held import Held
 from service.transport.http2.messages import PREFIX, Packed, Unpacker, Unreadable, read_prefix
 from service.transport.metadata import new_request_id
 
 _GONE: Final = grpc.StatusCode.CANCELLED
+_SMALL: Final = 2**12  # bytes of a message that is not counted: its RPC takes as much
 
 
 class Server(Protocol):
@@ -25,6 +27,11 @@ class Server(Protocol):
     log: Logger
     max_message: int
     slow_seconds: float
+    held: Held
+
+    def make_room(self) -> None:
+        """Ends RPCs of who holds most, until no more is held than may be."""
+        ...
 
     def clock(self) -> float:
         """Seconds of time.monotonic."""
@@ -46,6 +53,7 @@ class Rpc:
         "crowded",
         "deadline",
         "half_closed",
+        "held",
         "open",
         "outgoing",
         "path",
@@ -76,6 +84,7 @@ class Rpc:
         self.request_id = request.request_id  # "" without
         self.started = connection.now
         self.deadline = None if request.timeout is None else self.started + request.timeout
+        self.held = 0  # bytes of its requests in memory: see `Held`
         self.half_closed = False  # the client has sent all
         self.open = [True]  # popping is atomic under the GIL
         self.task: Task[Any] | None = None
@@ -98,7 +107,9 @@ class Rpc:
 
     def on_packed(self, message: Packed) -> None:
         """A compressed message. Raises Unreadable."""
-        self.on_message(self.unpack(message))
+        data = self.unpack(message)
+        if self._hold(len(data)):
+            self.on_message(data)
 
     def on_half_closed(self) -> None:
         """The client has sent all."""
@@ -148,6 +159,16 @@ class Rpc:
         else:
             self.close(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed")
         self.cancel()
+
+    def on_overload(self) -> None:
+        """Others need the memory that it holds."""
+        if not self.outgoing:
+            text = "the service holds as many bytes of requests as it may; send fewer at a time"
+            self.fail(Overloaded(text))
+        if self.stream in self.connection.rpcs:  # in the middle of a message no status can be sent
+            self._count(grpc.StatusCode.RESOURCE_EXHAUSTED)
+            self.connection.outgoing.reset(self.stream, ErrorCode.ENHANCE_YOUR_CALM)
+            self.cancel()
 
     def on_cancel(self) -> None:
         """The connection ends, and with it whatever is in the middle of a message.
@@ -224,8 +245,11 @@ class Rpc:
             compressed, length = read_prefix(data, start)
             whole = end - start == PREFIX + length and length <= self.server.max_message
             if whole and not compressed:  # as most are
-                self.on_message(data[start + PREFIX : end])
+                if (self.unary and length <= _SMALL) or self._hold(end - start):
+                    self.on_message(data[start + PREFIX : end])
                 return
+        if not self._hold(end - start):
+            return
         if self._unpacker is None:
             self._unpacker = Unpacker(self.server.max_message, self._encoding)
         try:
@@ -238,6 +262,14 @@ class Rpc:
                     self.on_message(message)
         except Unreadable as error:
             self.refuse(error)
+
+    def _hold(self, size: int) -> bool:
+        """Counts bytes that have arrived; False if that ended this very RPC."""
+        held = self.server.held
+        held.add(self, size)
+        if held.full:
+            self.server.make_room()
+        return bool(self.open)
 
     def unpack(self, message: Packed) -> bytes:
         """The message itself. Raises Unreadable."""

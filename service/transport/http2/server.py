@@ -16,18 +16,35 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from service.errors import Overloaded
 from service.logs import Logger
-from service.transport import CallObserver, Method, StreamMethod, TransportOptions
+from service.reread import Reread
+from service.transport import (
+    CallObserver,
+    ConnectionLifetimes,
+    Method,
+    StreamMethod,
+    TransportOptions,
+    Usage,
+)
 from service.transport.http2.connection import Connection
 from service.transport.http2.headers import RequestHeaders
+from service.transport.http2.held import Held
 from service.transport.http2.listening import accept, listen
 from service.transport.http2.rpc import Denial, Refusal, Rpc
 from service.transport.http2.streaming import Streaming
 from service.transport.http2.unary import Unary
-from service.transport.tls import Certificates
 
 _TICK: Final = 0.05  # seconds between looks at deadlines, while RPCs run
 _SLOW_TICK: Final = 1.0  # between looks at connections
+# Beyond the limit of connections a few are open for a moment: probes must not take a service for
+# dead that has many clients.
+_SPARE: Final = 16
+_SPARE_LIFETIMES: Final = ConnectionLifetimes(
+    handshake_timeout=1.0, max_connection_age=1.0, max_connection_age_grace=1.0
+)
+_HEALTH: Final = "grpc.health.v1.Health"
+_REFUSALS_LOGGED: Final = 10.0  # seconds between lines about connections that are refused
 
 
 class Http2Transport:
@@ -39,18 +56,23 @@ class Http2Transport:
         self.observer = observer
         self.log = log
         self.max_message = options.max_message_bytes
+        self.max_streams = options.max_concurrent_streams
+        self.held = Held(options.max_held_bytes)
         self.slow_seconds = options.slow_seconds
         self.clock = time.monotonic
         self.port = 0
         self._options = options
         self._authorize = options.authorize
-        self._certificates = Certificates(options.tls, log) if options.tls else None
+        tls = options.tls
+        self._certificates = Reread(tls.paths(), tls.context, log) if tls else None
         self._methods: dict[bytes, Method | StreamMethod] = {}
         self._listeners: list[socket.socket] = []
         self._deaf = False  # no more files can be opened: nothing is accepted for a while
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], object]] = {}
         self._connections: set[Connection] = set()
+        self._refused = 0  # connections
+        self._refusal_logged = -_REFUSALS_LOGGED
         self._unsent: set[Connection] = set()
         self._idle: list[Callable[[], bool]] = []
         self._soon: deque[Callable[[], object]] = deque()
@@ -63,6 +85,10 @@ class Http2Transport:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="transport", daemon=True)
         self._thread_id = 0
+
+    def usage(self) -> Usage:
+        """See Transport."""
+        return Usage(len(self._connections), self._refused, self.held.bytes)
 
     def add(self, methods: Sequence[Method | StreamMethod]) -> None:
         """See Transport."""
@@ -100,6 +126,9 @@ class Http2Transport:
         method = self._methods.get(request.path)
         if method is None or request.http_status != 200 or request.fault:
             return Refusal(self, connection, stream, request)
+        if connection.spare and method.service != _HEALTH:
+            full = Overloaded("the service has as many connections as it takes")
+            return Denial(self, connection, stream, request, method.path, full)
         if self._authorize is not None:
             try:
                 self._authorize(method.path, request.fields)
@@ -108,6 +137,15 @@ class Http2Transport:
         if isinstance(method, Method):
             return Unary(self, connection, stream, request, method)
         return Streaming(self, connection, stream, request, method)
+
+    def make_room(self) -> None:
+        """See `rpc.Server`. The largest request of the connection that holds most ends first."""
+        while self.held.full:
+            connection = max(self._connections, key=lambda connection: connection.held)
+            rpcs = list(connection.rpcs.values())  # which other threads may end meanwhile
+            largest = max(rpcs, key=lambda rpc: rpc.held, default=None)
+            if largest is not None:
+                largest.on_overload()
 
     def on_thread(self) -> bool:
         """Whether this is the thread that polls."""
@@ -219,7 +257,16 @@ class Http2Transport:
                 self._unregister(each)
 
     def _serve(self, sock: socket.socket) -> None:
-        connection = Connection(sock, self, self._options.lifetimes, time.monotonic())
+        now = time.monotonic()
+        excess = len(self._connections) - self._options.max_connections
+        if excess >= 0:
+            self._count_refusal(now)
+        if excess >= _SPARE:
+            sock.close()
+            return
+        spare = excess >= 0
+        lifetimes = _SPARE_LIFETIMES if spare else self._options.lifetimes
+        connection = Connection(sock, self, lifetimes, now, spare=spare)
 
         def on_event(mask: int) -> None:
             if mask & select.EPOLLOUT:
@@ -229,6 +276,14 @@ class Http2Transport:
 
         self._connections.add(connection)
         self._register(sock, on_event)
+
+    def _count_refusal(self, now: float) -> None:
+        self._refused += 1
+        if now - self._refusal_logged >= _REFUSALS_LOGGED:
+            self._refusal_logged = now
+            self.log.warning(
+                "connections_refused", limit=self._options.max_connections, refused=self._refused
+            )
 
     def _drain(self) -> None:
         """Listens no more, and sends clients elsewhere."""

@@ -10,7 +10,7 @@ from service.errors import InvalidRequest
 from service.transport import Call, Response, StreamMethod, parse
 from service.transport.http2 import headers
 from service.transport.http2.connection import Connection
-from service.transport.http2.messages import Packed, Unreadable
+from service.transport.http2.messages import PREFIX, Packed, Unreadable
 from service.transport.http2.rpc import Rpc, Server
 
 
@@ -19,6 +19,7 @@ class Streaming(Rpc):
 
     __slots__ = (
         "_complete",
+        "_delivered",
         "_incoming",
         "_lock",
         "_method",
@@ -42,6 +43,7 @@ class Streaming(Rpc):
         self._receiving: Completion[Message | None] | None = None
         self._sending: Completion[None] | None = None
         self._opened = False
+        self._delivered = 0  # bytes of the request that the handler had last
         self._complete = False  # the last message has arrived
         self._lock = threading.Lock()  # of what waits and who waits for it
         self.call = Call(self.deadline, request.fields)
@@ -49,6 +51,8 @@ class Streaming(Rpc):
     def receive(self) -> Completion[Message | None]:
         """See Stream."""
         completion: Completion[Message | None] = Completion()
+        self.server.held.add(self, -self._delivered)
+        self._delivered = 0
         if self._incoming:
             self._settle(completion, self._incoming.popleft())
             if not self._incoming:
@@ -136,8 +140,13 @@ class Streaming(Rpc):
             completion.cancel()
 
     def _settle(self, completion: Completion[Message | None], data: bytes) -> None:
+        self._delivered = PREFIX + len(data)
         try:
-            unpacked = self.unpack(data) if isinstance(data, Packed) else data
+            unpacked = data
+            if isinstance(data, Packed):
+                unpacked = self.unpack(data)
+                self._delivered += len(unpacked)
+                self.server.held.add(self, len(unpacked))
             completion.settle(parse(self._method.request_type, unpacked))
         except InvalidRequest as error:
             completion.settle(None, error)

@@ -9,10 +9,10 @@ import pytest
 
 from service.auth import keys as keys_module
 from service.auth.bearer import Bearer
-from service.auth.files import Reread
 from service.auth.keys import Claims, read_keys
 from service.auth.tokens import entry, read_tokens
 from service.errors import PermissionDenied, ServiceError, Unauthenticated
+from service.reread import Reread
 from tests.service.auth.issuer import AUDIENCE, ISSUER, SigningKey, write_keys
 from tests.service.transport.served import Records
 
@@ -34,8 +34,8 @@ class Setting:
         write_keys(self.keys, self.key.public())
         log: Any = self.records
         self.check = Bearer(
-            Reread(self.tokens, read_tokens, log, lambda: self.passed),
-            Reread(self.keys, read_keys, log, lambda: self.passed),
+            Reread((self.tokens,), lambda: read_tokens(self.tokens), log, lambda: self.passed),
+            Reread((self.keys,), lambda: read_keys(self.keys), log, lambda: self.passed),
             Claims(ISSUER, AUDIENCE, "scope", leeway=10.0),
             lambda: self.now,
         )

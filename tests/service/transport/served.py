@@ -22,6 +22,7 @@ class Records:
 
     calls: list[tuple[str, str]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     ended: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
     def call_done(self, method: str, code: str, seconds: float) -> None:
@@ -31,10 +32,13 @@ class Records:
     def error(self, event: str, **values: Any) -> None:
         self.errors.append(event)
 
+    def warning(self, event: str, **values: Any) -> None:
+        self.warnings.append(event)
+
     def info(self, event: str, **values: Any) -> None:
         """Nothing to record."""
 
-    warning = debug = info
+    debug = info
 
 
 class Methods:

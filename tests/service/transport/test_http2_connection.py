@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service.transport import MAX_CONCURRENT_STREAMS, ConnectionLifetimes
+from service.transport import ConnectionLifetimes
 from service.transport.http2 import frames
 from service.transport.http2.frames import ErrorCode, Setting
 from tests.service.transport.raw_client import Frame, RawClient, data, message
@@ -30,12 +30,12 @@ def test_settings_and_pings_are_acknowledged(connect: Connect) -> None:
     assert (pong.flags, pong.payload) == (ACK, b"12345678")
 
 
-def test_the_server_says_its_limits_first(connect: Connect) -> None:
-    first = connect({}).read()
+def test_the_server_says_its_limits_first(serve: Serve, connect: Connect) -> None:
+    first = connect({}, to=serve(max_concurrent_streams=7)).read()
     assert first is not None
     assert first.kind == frames.SETTINGS
     values = frames.read_settings(first.payload)
-    assert values[Setting.MAX_CONCURRENT_STREAMS] == MAX_CONCURRENT_STREAMS
+    assert values[Setting.MAX_CONCURRENT_STREAMS] == 7
 
 
 @pytest.mark.parametrize(
@@ -119,17 +119,17 @@ def test_between_pieces_of_headers_nothing_else_may_come(connect: Connect) -> No
 
 
 def test_more_streams_than_allowed_are_refused_and_may_come_again(
-    connect: Connect, server: Server
+    serve: Serve, connect: Connect
 ) -> None:
-    client = connect({})
-    for number in range(MAX_CONCURRENT_STREAMS + 1):
-        client.call(2 * number + 1, "Wait")
-    refused = client.answer(2 * MAX_CONCURRENT_STREAMS + 1)
-    assert refused.reset == ErrorCode.REFUSED_STREAM
+    server = serve(max_concurrent_streams=2)
+    client = connect({}, to=server)
+    for stream in (1, 3, 5):
+        client.call(stream, "Wait")
+    assert client.answer(5).reset == ErrorCode.REFUSED_STREAM
     server.methods.release()
     assert client.answer(1).status == 0
-    client.call(2 * MAX_CONCURRENT_STREAMS + 3, "Echo")
-    assert client.answer(2 * MAX_CONCURRENT_STREAMS + 3).status == 0
+    client.call(7, "Echo")
+    assert client.answer(7).status == 0
 
 
 def test_a_reset_cancels_the_handler(connect: Connect, server: Server) -> None:

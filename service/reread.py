@@ -1,36 +1,36 @@
-"""Files that are read again when they change: no restart for a new token or key."""
+"""Files that are read again when they change: no restart for a new certificate, token or key."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from service.logs import Logger
 
 T = TypeVar("T")
-_LOOK: Final = 1.0  # seconds between looks at a file
+_LOOK: Final = 1.0  # seconds between looks at the files
 
 
 class Reread(Generic[T]):
-    """What a file says. While the new content cannot be used the old stays, and the log says so.
+    """What files say together. While what is new cannot be used the old stays, as the log says.
 
-    read: raises OSError or ValueError for a file that cannot be used. clock: seconds of
+    read: of all paths; raises OSError or ValueError if they cannot be used. clock: seconds of
     time.monotonic.
     """
 
     def __init__(
         self,
-        path: Path,
-        read: Callable[[Path], T],
+        paths: Sequence[Path],
+        read: Callable[[], T],
         log: Logger,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._path = path
+        self._paths = paths
         self._read = read
         self._log = log
         self._clock = clock
-        self._stamp = _stamp(path)
-        self._content = read(path)
+        self._stamps = [_stamp(path) for path in paths]
+        self._content = read()
         self._looked = clock()
 
     def content(self) -> T:
@@ -42,16 +42,16 @@ class Reread(Generic[T]):
         return self._content
 
     def _look(self) -> None:
-        stamp = _stamp(self._path)
-        if stamp == self._stamp:
+        stamps = [_stamp(path) for path in self._paths]
+        if stamps == self._stamps:
             return
-        self._stamp = stamp  # first, so that a file is complained of once
+        self._stamps = stamps  # first, so that files are complained of once
         try:
-            self._content = self._read(self._path)
+            self._content = self._read()
         except (OSError, ValueError) as error:
-            self._log.error("file_not_reloaded", file=str(self._path), reason=str(error))
+            self._log.error("file_not_reloaded", file=str(self._paths[0]), reason=str(error))
         else:
-            self._log.info("file_reloaded", file=str(self._path))
+            self._log.info("file_reloaded", file=str(self._paths[0]))
 
 
 def _stamp(path: Path) -> tuple[int, int, int, int] | None:
