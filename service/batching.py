@@ -5,17 +5,27 @@ with those of other requests and gives every request its own rows back. It knows
 onnxruntime or Prometheus.
 
 Knobs (`BatchingOptions`): max_batch_size B items, max_queue_delay D seconds, max_queue_items C
-items, buckets.
+items, buckets, priority_levels, default_priority_level.
 
-Latency bound. With R the longest time that one batch runs, a request of n <= C items that is
-admitted starts within
+Order. Requests of more urgent levels first, 1 is the most urgent; first in, first out within a
+level. A request that is larger than a batch lets more urgent ones pass between its batches. Where
+the queue is full, a request makes room for itself among those that are less urgent and have not
+started: the youngest of the least urgent are refused in its place.
+
+Latency bound. With R the longest time that one batch runs, a request of n <= C items of the most
+urgent level that is admitted starts within
 
     D + R + ceil(C / B) x R    seconds,    and ends within    ceil(n / B) x R + R    seconds more,
 
-because batches are cut first in, first out: at most C items wait before it, and one batch is
-running; its last rows may share a batch with others. With D = 0 an idle session never waits. A
-longer D helps only where requests arrive faster than one in D and batches are cheaper per item;
-when the session is busy, waiting requests gather by themselves.
+because at most C items wait before it, and one batch is running; its last rows may share a batch
+with others. The same holds of every level while nothing more urgent comes. A less urgent request
+waits for R more with every B items that are more urgent and admitted before it starts: while those
+come faster than they run it starves, until it makes room or its deadline passes. With `wake`, R is
+the sum over the batchers that share the thread, and over what is read between their batches.
+
+With D = 0 an idle session never waits. A longer D helps only where requests arrive faster than one
+in D and batches are cheaper per item; when the session is busy, waiting requests gather by
+themselves.
 
 Do not use it where rows of a batch influence each other, as with batch normalization in training
 mode.
@@ -25,18 +35,35 @@ import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import Draining, ExpiredInQueue, InferenceFailed, QueueFull, ServiceError
+from service.errors import (
+    Draining,
+    ExpiredInQueue,
+    InferenceFailed,
+    InvalidRequest,
+    QueueFull,
+    ServiceError,
+)
+from service.waiting import Arrays, Entry, Part, Queue
 
+__all__ = [
+    "MOST_LEVELS",
+    "Arrays",
+    "Batcher",
+    "BatchingOptions",
+    "Clock",
+    "Entry",
+    "MonotonicClock",
+    "Observer",
+]
+MOST_LEVELS: Final = 10  # of priority: time series are made for each
 _logger = logging.getLogger(__name__)
-Arrays = Mapping[str, NDArray[np.generic]]
 
 
 class Clock(Protocol):
@@ -61,23 +88,28 @@ class MonotonicClock:
 class Observer(Protocol):
     """What a batcher reports, for metrics. Called on the batcher's threads; must be quick.
 
-    requests: how many of a batch's entries end with it, well or not.
+    requests: how many of a batch's entries end with it, well or not. level: of the entry.
     """
 
     def batch_done(self, items: int, padding: int, requests: int, seconds: float) -> None: ...
     def batch_failed(self, requests: int) -> None: ...
     def entry_started(self, queue_delay: float) -> None: ...
     def entries_cancelled(self, count: int) -> None: ...
-    def entry_rejected(self, reason: str) -> None: ...
+    def entry_rejected(self, reason: str, level: int) -> None: ...
 
 
 @dataclass(frozen=True)
 class BatchingOptions:
-    """Knobs of a batcher. buckets: ascending sizes to pad to; the last is the largest batch."""
+    """Knobs of a batcher. buckets: ascending sizes to pad to; the last is the largest batch.
+
+    default_priority_level: of requests that ask for none; 0 is the middle one.
+    """
 
     buckets: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     max_queue_delay: float = 0.0
     max_queue_items: int = 4096
+    priority_levels: int = 3
+    default_priority_level: int = 0
 
     def __post_init__(self) -> None:
         if (
@@ -88,6 +120,10 @@ class BatchingOptions:
             raise ValueError(f"buckets must be ascending and at least 1, not {self.buckets}")
         if self.max_queue_delay < 0 or self.max_queue_items < 1:
             raise ValueError("max_queue_delay must be at least 0 and max_queue_items at least 1")
+        if not 1 <= self.priority_levels <= MOST_LEVELS:
+            raise ValueError(f"priority_levels must be 1 to {MOST_LEVELS}")
+        if not 0 <= self.default_priority_level <= self.priority_levels:
+            raise ValueError("default_priority_level must be 0 to priority_levels")
 
     @property
     def max_batch_size(self) -> int:
@@ -98,42 +134,14 @@ class BatchingOptions:
         """The smallest batch size to pad to that holds the items."""
         return next(bucket for bucket in self.buckets if bucket >= items)
 
-
-@dataclass(eq=False)
-class Entry:
-    """One request in the queue, and its completion.
-
-    `on_done` is called exactly once, on any thread, when `outputs` or `error` is set; after
-    cancel() it may not be called at all. It must not raise. Then `started` is when its first item
-    was taken into a batch, `seconds` what its batches ran, and `batch_items` the items, without
-    padding, of the largest of them.
-    """
-
-    inputs: Arrays
-    items: int
-    deadline: float | None
-    on_done: Callable[["Entry"], None]
-    admitted: float
-    started: float | None = None
-    outputs: Arrays | None = None
-    error: ServiceError | None = None
-    cancelled: bool = False
-    seconds: float = 0.0
-    batch_items: int = 0
-    taken: int = 0
-    answered: int = 0
-    parts: list[tuple[int, Arrays]] = field(default_factory=list)
-
-    def cancel(self) -> None:
-        """Gives up: the caller is gone. The items leave when the next batch is cut."""
-        self.cancelled = True
-
-
-@dataclass(frozen=True)
-class _Part:
-    entry: Entry
-    start: int
-    stop: int
+    def level(self, priority: int) -> int:
+        """The level of a request's priority, 0 stands for the default. Raises InvalidRequest."""
+        if not 0 <= priority <= self.priority_levels:
+            raise InvalidRequest(
+                "priority",
+                f"expected 1, the most urgent, to {self.priority_levels}, or 0 for the default",
+            )
+        return priority or self.default_priority_level or self.priority_levels // 2 + 1
 
 
 class Batcher:
@@ -141,9 +149,9 @@ class Batcher:
 
     On threads of its own, two for each of `instances`, so that one answers while the other's batch
     runs; or, for runs so short that handing them to a thread would cost more, on the caller's: then
-    `wake` gets `run_due` whenever the queue stops being empty, to call it once nothing else is to
-    be admitted at this moment. A full batch runs at once. max_queue_delay does not hold then:
-    nobody would wait for it.
+    `wake` gets `run_due` whenever the queue stops being empty, to call it in turn with those of
+    other batchers, once nothing else is to be admitted at this moment, and as long as it returns
+    True. max_queue_delay does not hold then: nobody would wait for it.
 
     run takes arrays [bucket, ...] by input name and returns arrays [bucket, ...] by output name; it
     is called by `instances` threads at once. Every thread prepares its batch only when it is free
@@ -168,8 +176,8 @@ class Batcher:
         self._observer = observer
         self._clock = clock or MonotonicClock()
         self._condition = threading.Condition()
-        self._queue: deque[Entry] = deque()
-        self._queued_items = 0
+        self._queue = Queue(options.max_queue_items)
+        self._default_level = options.level(0)
         self._running = 0
         self._closed = False
         self._seconds_per_batch = 0.0
@@ -194,7 +202,11 @@ class Batcher:
     @property
     def queued_items(self) -> int:
         """Items that wait for a batch."""
-        return self._queued_items
+        return self._queue.items
+
+    def queued_by_level(self) -> Mapping[int, int]:
+        """The same by level."""
+        return self._queue.by_level()
 
     def submit(
         self,
@@ -202,32 +214,38 @@ class Batcher:
         items: int,
         on_done: Callable[[Entry], None],
         deadline: float | None = None,
+        priority: int = 0,
     ) -> Entry:
         """Admits a request. inputs: arrays [items, ...] by name. deadline: on the batcher's clock.
+        priority: its level, 1 is the most urgent; 0 for the default.
 
-        Raises Draining when the door is closed, and QueueFull when the items do not fit; an empty
+        Raises InvalidRequest for a level that does not exist, Draining when the door is closed, and
+        QueueFull when the items do not fit and less urgent ones do not leave room enough; an empty
         queue takes a request of any size, as otherwise it could never run.
         """
+        level = self._options.level(priority) if priority else self._default_level
+        queue = self._queue
+        leaving: list[Entry] = []
         with self._condition:
             if self._closed:
-                self._observer.entry_rejected("draining")
+                self._observer.entry_rejected("draining", level)
                 raise Draining("the service is draining; ask another replica")
-            if self._queue and self._queued_items + items > self._options.max_queue_items:
-                self._observer.entry_rejected("queue_full")
-                raise QueueFull(self._drain_seconds())
-            entry = Entry(inputs, items, deadline, on_done, self._clock.now())
+            first = not queue
+            if not queue.has_room(items):
+                leaving = queue.make_room(items, level)
+                if not leaving:
+                    self._observer.entry_rejected("queue_full", level)
+                    raise QueueFull(self._drain_seconds())
+            entry = Entry(inputs, items, deadline, on_done, self._clock.now(), level)
             if self._on_admitted is not None:
                 self._on_admitted(entry)
-            first = not self._queue
-            self._queue.append(entry)
-            self._queued_items += items
-            full = self._queued_items >= self._options.max_batch_size
+            queue.add(entry)
             if self._wake is None:
                 self._condition.notify()
-        if self._wake is not None:
-            left = self.run_due() if full else True
-            if first and left:
-                self._wake(self.run_due)
+        if leaving:
+            self._send_away(leaving)
+        if first and self._wake is not None:
+            self._wake(self.run_due)
         return entry
 
     def run_due(self) -> bool:
@@ -236,9 +254,8 @@ class Batcher:
             with self._condition:
                 if not self._queue:
                     return False
-                self._running += 1
-                parts, expired = self._take()
-            self._expire(expired)
+                parts, expired, cancelled = self._take()
+            self._report(parts, expired, cancelled)
             outputs = self._execute(parts)
         if outputs is not None:
             self._deliver(parts, outputs)
@@ -258,9 +275,7 @@ class Batcher:
         """Closes the door, rejects what waits, finishes what runs. May be called again."""
         with self._condition:
             self._closed = True
-            rejected = list(self._queue)
-            self._queue.clear()
-            self._queued_items = 0
+            rejected = self._queue.clear()
             self._condition.notify_all()
         for entry in rejected:
             self._fail(entry, Draining("the service stopped before the request ran"))
@@ -268,7 +283,7 @@ class Batcher:
             thread.join()
 
     def _drain_seconds(self) -> float:
-        batches = math.ceil(self._queued_items / self._options.max_batch_size) + self._running
+        batches = math.ceil(self._queue.items / self._options.max_batch_size) + self._running
         return batches * self._seconds_per_batch / self._instances
 
     def _loop(self) -> None:
@@ -281,65 +296,59 @@ class Batcher:
             if outputs is not None:
                 self._deliver(parts, outputs)
 
-    def _cut(self) -> list[_Part] | None:
+    def _cut(self) -> list[Part] | None:
         """Waits until a batch is due and takes its parts; None when the queue is done for good."""
         with self._condition:
             while True:
-                if not self._queue:
-                    if self._closed:
-                        return None
+                if self._queue:
+                    remaining = self._remaining()
+                    if remaining <= 0:
+                        break
+                    self._clock.wait(self._condition, remaining)
+                elif self._closed:
+                    return None
+                else:
                     self._clock.wait(self._condition, None)
-                    continue
-                due = self._queue[0].admitted + self._options.max_queue_delay
-                full = self._queued_items >= self._options.max_batch_size
-                remaining = due - self._clock.now()
-                if full or self._closed or remaining <= 0:
-                    break
-                self._clock.wait(self._condition, remaining)
-            self._running += 1
-            parts, expired = self._take()
+            parts, expired, cancelled = self._take()
             if self._queue:
                 self._condition.notify()
-        self._expire(expired)
+        self._report(parts, expired, cancelled)
         return parts
 
-    def _expire(self, entries: list[Entry]) -> None:
-        for entry in entries:
-            self._observer.entry_rejected("expired")
-            self._fail(entry, ExpiredInQueue("the deadline passed in the queue"))
+    def _remaining(self) -> float:
+        """Seconds for which what waits may wait for a fuller batch."""
+        delay = self._options.max_queue_delay
+        full = self._queue.items >= self._options.max_batch_size
+        if not delay or full or self._closed:
+            return 0.0
+        return self._queue.oldest + delay - self._clock.now()
 
-    def _take(self) -> tuple[list[_Part], list[Entry]]:
-        now = self._clock.now()
-        parts: list[_Part] = []
-        expired: list[Entry] = []
-        cancelled = 0
-        room = self._options.max_batch_size
-        while self._queue and room:
-            entry = self._queue[0]
-            left = entry.items - entry.taken
-            if entry.cancelled or entry.error is not None:
-                cancelled += entry.cancelled
-            elif entry.deadline is not None and entry.deadline <= now:
-                expired.append(entry)
-            else:
-                if not entry.taken:
-                    entry.started = now
-                    self._observer.entry_started(now - entry.admitted)
-                count = min(left, room)
-                parts.append(_Part(entry, entry.taken, entry.taken + count))
-                entry.taken += count
-                room -= count
-                self._queued_items -= count
-                if entry.taken == entry.items:
-                    self._queue.popleft()
-                continue
-            self._queue.popleft()
-            self._queued_items -= left
+    def _take(self) -> tuple[list[Part], list[Entry], int]:
+        self._running += 1
+        return self._queue.take(self._options.max_batch_size, self._clock.now())
+
+    def _report(self, parts: Sequence[Part], expired: Sequence[Entry], cancelled: int) -> None:
+        """Tells of what has left the queue."""
+        for part in parts:
+            started = part.entry.started
+            if not part.start and started is not None:
+                self._observer.entry_started(started - part.entry.admitted)
+        for entry in expired:
+            self._observer.entry_rejected("expired", entry.level)
+            self._fail(entry, ExpiredInQueue("the deadline passed in the queue"))
         if cancelled:
             self._observer.entries_cancelled(cancelled)
-        return parts, expired
 
-    def _execute(self, parts: Sequence[_Part]) -> Arrays | None:
+    def _send_away(self, entries: Sequence[Entry]) -> None:
+        """Refuses those that made room for a more urgent one."""
+        for entry in entries:
+            if entry.cancelled:
+                self._observer.entries_cancelled(1)
+                continue
+            self._observer.entry_rejected("queue_full", entry.level)
+            self._fail(entry, QueueFull(self._drain_seconds()))
+
+    def _execute(self, parts: Sequence[Part]) -> Arrays | None:
         """The outputs of a batch; None if it is empty or failed, which has ended its entries."""
         try:
             return self._run_batch(parts) if parts else None
@@ -347,7 +356,7 @@ class Batcher:
             with self._condition:
                 self._running -= 1
 
-    def _run_batch(self, parts: Sequence[_Part]) -> Arrays | None:
+    def _run_batch(self, parts: Sequence[Part]) -> Arrays | None:
         items = sum(part.stop - part.start for part in parts)
         bucket = self._options.bucket(items)
         started = self._clock.now()
@@ -373,7 +382,7 @@ class Batcher:
         self._observer.batch_done(items, bucket - items, requests, seconds)
         return outputs
 
-    def _deliver(self, parts: Sequence[_Part], outputs: Arrays) -> None:
+    def _deliver(self, parts: Sequence[Part], outputs: Arrays) -> None:
         """Gives every entry its rows."""
         row = 0
         for part in parts:
@@ -382,7 +391,7 @@ class Batcher:
             row += count
             self._answer(part, rows)
 
-    def _answer(self, part: _Part, rows: Arrays) -> None:
+    def _answer(self, part: Part, rows: Arrays) -> None:
         entry = part.entry
         with self._condition:
             entry.parts.append((part.start, rows))
@@ -425,7 +434,7 @@ def _notify(entry: Entry) -> None:
         _logger.exception("on_done raised")
 
 
-def _assemble(parts: Sequence[_Part], bucket: int) -> Arrays:
+def _assemble(parts: Sequence[Part], bucket: int) -> Arrays:
     """The rows of all parts, padded with zeros to the bucket: padding happens here alone."""
     first = parts[0]
     if len(parts) == 1 and first.stop - first.start == bucket:

@@ -44,6 +44,7 @@ class ServedGraph:
         self.inputs = {spec.name: Input(spec, max_items) for spec in graph.inputs}
         self.outputs = {spec.name: spec for spec in graph.outputs}
         self.optional = {_NOISE} if kind.startswith(("encoder", "scorer")) else set()
+        self._levels = model.batchers[kind].options.priority_levels
         self._all_outputs = tuple(self.outputs)
         # Of a bounded size: whoever sends requests of many sizes must not fill the memory. Without
         # a way back to this graph, whose model has to end with the last request to it.
@@ -62,7 +63,9 @@ class ServedGraph:
             inputs[_NOISE] = await self.model.encoder_noise(seed, 0, items)
         elif seed is not None:
             raise InvalidRequest("parameters.seed", "is only used for noise that is left out")
-        execution = Execution(_deadline(request, call) if request.parameters else call.deadline)
+        execution = Execution(call.deadline)
+        if request.parameters:
+            execution = Execution(_deadline(request, call), _priority(request, self._levels))
         arrays = await self.model.run(self.kind, inputs, execution)
         pieces: list[Buffer] = [self._head(items, outputs)]
         if request.id or seed is not None:
@@ -154,6 +157,10 @@ def _deadline(request: pb.ModelInferRequest, call: Call) -> float | None:
         return call.deadline
     deadline = time.monotonic() + timeout / 1e6
     return deadline if call.deadline is None else min(deadline, call.deadline)
+
+
+def _priority(request: pb.ModelInferRequest, levels: int) -> int:
+    return _read_integer(request, "priority", 0, levels) or 0
 
 
 def _read_integer(request: pb.ModelInferRequest, name: str, least: int, largest: int) -> int | None:

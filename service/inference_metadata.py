@@ -37,6 +37,7 @@ def _tensor(spec: Spec) -> pb.ModelMetadataResponse.TensorMetadata:
 def config_of(graph: ServedGraph) -> config_pb.ModelConfig:
     """Triton's description of the graph; its shapes are without the item axis."""
     batching = graph.model.batchers[graph.kind].options
+    precision = graph.model.version.graphs[graph.kind].precision
     return config_pb.ModelConfig(
         name=graph.name,
         platform=_TRITON_PLATFORM,
@@ -58,7 +59,10 @@ def config_of(graph: ServedGraph) -> config_pb.ModelConfig:
         dynamic_batching=config_pb.ModelDynamicBatching(
             preferred_batch_size=batching.buckets,
             max_queue_delay_microseconds=round(batching.max_queue_delay * 1e6),
+            priority_levels=batching.priority_levels,
+            default_priority_level=batching.level(0),
         ),
+        parameters={"precision": config_pb.ModelParameter(string_value=precision)},
     )
 
 

@@ -66,7 +66,8 @@ class LatentServicer:
 
     async def reconstruct(self, request: vae_pb.ReconstructRequest, call: Call) -> Spliced:
         """Encodes and decodes."""
-        served, execution = self._catalogue.get(request.model), Execution(call.deadline)
+        served = self._catalogue.get(request.model)
+        execution = Execution(call.deadline, request.priority)
         observations = await self._observing.read(request, served.model, served.max_items)
         labels, seed = request.labels, request.seed if request.HasField("seed") else None
         if seed is None and request.HasField("start_index"):
@@ -79,7 +80,8 @@ class LatentServicer:
 
     async def interpolate(self, request: vae_pb.InterpolateRequest, call: Call) -> Spliced:
         """Decodes ways between points."""
-        served, execution = self._catalogue.get(request.model), Execution(call.deadline)
+        served = self._catalogue.get(request.model)
+        execution = Execution(call.deadline, request.priority)
         _check_continuous(served.model)
         if request.interpolation not in vae_pb.Interpolation.values():
             names = ", ".join(vae_pb.Interpolation.keys()[1:])
@@ -98,7 +100,8 @@ class LatentServicer:
 
     async def traverse(self, request: vae_pb.TraverseRequest, call: Call) -> Spliced:
         """Decodes latents with one unit going through a range."""
-        served, execution = self._catalogue.get(request.model), Execution(call.deadline)
+        served = self._catalogue.get(request.model)
+        execution = Execution(call.deadline, request.priority)
         model, labels = served.model, request.labels
         _check_continuous(model)
         units = int(np.prod(model.latent_shape))
@@ -120,7 +123,8 @@ class LatentServicer:
 
     async def score(self, request: vae_pb.ScoreRequest, call: Call) -> Spliced:
         """Says how likely observations are."""
-        served, execution = self._catalogue.get(request.model), Execution(call.deadline)
+        served = self._catalogue.get(request.model)
+        execution = Execution(call.deadline, request.priority)
         model, draws = served.model, request.draws or 1
         observations = await self._observing.read(request, model, served.max_items)
         most = served.max_items // len(observations)

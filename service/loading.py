@@ -49,13 +49,14 @@ def load_model(
         batcher = Batcher(
             warm.runs[kind],
             batching,
-            metrics.observer(version.name, version.version, kind),
+            metrics.observer(version.name, version.version, kind, batching.priority_levels),
             instances=instances,
             wake=transport.when_idle if warm.inline else None,
             on_admitted=follow(f"{version.name}.{kind}") if traced else None,
             name=f"{version.name}-{kind}",
         )
-        metrics.queue(version.name, version.version, kind, _queue_length(batcher))
+        levels, queued = batching.priority_levels, batcher.queued_by_level
+        metrics.queue(version.name, version.version, kind, levels, queued)
         batchers[kind] = batcher
     same_bits = all(warm.same_bits for warm in warmed)
     return Model(version.loaded(), batchers, options.provider, same_bits=same_bits)
@@ -94,13 +95,15 @@ def settled(
         batching = replace(batching, max_queue_delay=own.max_queue_delay_ms / 1000)
     if own.max_queue_items is not None:
         batching = replace(batching, max_queue_items=own.max_queue_items)
+    if own.priority_levels is not None:
+        batching = replace(
+            batching,
+            priority_levels=own.priority_levels,
+            default_priority_level=own.default_priority_level or 0,
+        )
     if own.buckets is not None:
         manifest = manifest_pb2.Manifest()
         manifest.CopyFrom(version.manifest)
         manifest.batch_buckets[:] = own.buckets
         version = replace(version, manifest=manifest)
     return version, batching
-
-
-def _queue_length(batcher: Batcher) -> Callable[[], float]:
-    return lambda: batcher.queued_items

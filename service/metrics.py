@@ -6,7 +6,7 @@ unknown names cannot make time series.
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -27,6 +27,7 @@ from service.transport import Usage
 
 _GRAPH = ("model", "version", "graph")
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+QueuedByLevel = Callable[[], Mapping[int, int]]
 
 
 class Metrics(Collector):
@@ -37,7 +38,7 @@ class Metrics(Collector):
         ProcessCollector(registry=self.registry)
         self._calls: dict[str, _Calls] = {}
         self._graphs: dict[tuple[str, int, str], GraphStatistics] = {}
-        self._queues: dict[tuple[str, int, str], Callable[[], float]] = {}
+        self._queues: dict[tuple[str, int, str], tuple[int, QueuedByLevel]] = {}
         self._versions: dict[tuple[str, int], tuple[str, str, float]] = {}
         self._sessions: dict[str, int] = {}
         self._load_failures: dict[str, int] = {}
@@ -88,15 +89,19 @@ class Metrics(Collector):
         with self._lock:
             self._load_failures[name] = self._load_failures.get(name, 0) + 1
 
-    def queue(self, model: str, version: int, graph: str, items: Callable[[], float]) -> None:
-        """Reads the queue's length when Prometheus asks for it."""
+    def queue(
+        self, model: str, version: int, graph: str, levels: int, items: QueuedByLevel
+    ) -> None:
+        """Reads the queue's items by level, of 1 to levels, when Prometheus asks for them."""
         with self._lock:
-            self._queues[model, version, graph] = items
+            self._queues[model, version, graph] = levels, items
 
-    def observer(self, model: str, version: int, graph: str) -> GraphStatistics:
-        """What the batcher of a graph reports to."""
+    def observer(self, model: str, version: int, graph: str, levels: int = 0) -> GraphStatistics:
+        """What the batcher of a graph reports to. levels: of priority that it has."""
         with self._lock:
-            return self._graphs.setdefault((model, version, graph), GraphStatistics())
+            statistics = self._graphs.setdefault((model, version, graph), GraphStatistics())
+        statistics.add_levels(levels)
+        return statistics
 
     def collect(self) -> Iterator[Metric]:
         """What requests and batches add to, for a scrape (`prometheus_client`'s Collector)."""
@@ -153,7 +158,7 @@ class Metrics(Collector):
             "vae_cancelled", "Requests that left the queue as their client had gone.", labels=_GRAPH
         )
         rejected = CounterMetricFamily(
-            "vae_rejected", "Requests refused by the queue.", labels=(*_GRAPH, "reason")
+            "vae_rejected", "Requests refused by the queue.", labels=(*_GRAPH, "reason", "priority")
         )
         with self._lock:
             graphs = [(_labels(key), statistics) for key, statistics in self._graphs.items()]
@@ -165,12 +170,14 @@ class Metrics(Collector):
             padding.add_metric(graph, counts.padding)
             failed.add_metric(graph, counts.failed)
             cancelled.add_metric(graph, counts.cancelled)
-            for reason, count in counts.rejected.items():
-                rejected.add_metric((*graph, reason), count)
+            for (reason, level), count in counts.rejected.items():
+                rejected.add_metric((*graph, reason, str(level)), count)
         yield from (delay, run, items, padding, failed, cancelled, rejected)
 
     def _collect_models(self) -> Iterator[Metric]:
-        queue = GaugeMetricFamily("vae_queue_items", "Items that wait.", labels=_GRAPH)
+        queue = GaugeMetricFamily(
+            "vae_queue_items", "Items that wait.", labels=(*_GRAPH, "priority")
+        )
         info = GaugeMetricFamily(
             "vae_model_info",
             "1 for every served version.",
@@ -188,7 +195,7 @@ class Metrics(Collector):
             "vae_model_load_failures", "Versions that could not be loaded.", labels=("model",)
         )
         with self._lock:
-            queues = [(_labels(key), items) for key, items in self._queues.items()]
+            queues = [(_labels(key), *queued) for key, queued in self._queues.items()]
             for (name, version), (digest, provider, seconds) in self._versions.items():
                 info.add_metric((name, str(version), digest, provider), 1)
                 load.add_metric((name, str(version)), seconds)
@@ -196,8 +203,10 @@ class Metrics(Collector):
                 sessions.add_metric((name,), count)
             for name, count in self._load_failures.items():
                 failures.add_metric((name,), count)
-        for graph, items in queues:
-            queue.add_metric(graph, items())
+        for graph, levels, items in queues:
+            waiting = items()
+            for level in range(1, levels + 1):
+                queue.add_metric((*graph, str(level)), waiting.get(level, 0))
         yield from (queue, info, load, sessions, failures)
 
 

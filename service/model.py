@@ -159,7 +159,9 @@ class Model:
         answer = _Answer()
         items = len(next(iter(inputs.values())))
         batcher = self.batchers[graph]
-        answer.entry = batcher.submit(inputs, items, answer.settle_from, execution.deadline)
+        answer.entry = batcher.submit(
+            inputs, items, answer.settle_from, execution.deadline, execution.priority
+        )
         outputs = await answer
         execution.add(answer.entry)
         return cast("Mapping[str, Float32]", outputs)

@@ -56,6 +56,7 @@ class ModelServicer:
 def _describe(served: Served, models: Models) -> models_pb.Model:
     model = served.model
     manifest = model.version.manifest
+    batching = model.batchers["decoder"].options  # every graph has the same
     return models_pb.Model(
         name=model.resource,
         default_version=models.is_default(model),
@@ -81,4 +82,7 @@ def _describe(served: Served, models: Models) -> models_pb.Model:
             )
             for group in manifest.latent_groups
         ],
+        precisions={name: graph.precision for name, graph in model.version.graphs.items()},
+        priority_levels=batching.priority_levels,
+        default_priority_level=batching.level(0),
     )

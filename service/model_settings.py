@@ -2,10 +2,18 @@
 
 import difflib
 import tomllib
-from typing import Final
+from typing import Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from service.batching import MOST_LEVELS
 from service.repository import RepositoryError
 from service.version_policy import DESCRIPTION, PATTERN
 
@@ -16,7 +24,8 @@ class ModelSettings(BaseModel):
     """What a model wants otherwise than the service's settings say; None leaves it at those.
 
     buckets: ascending batch sizes to pad to, instead of the manifest's. instances: batches of one
-    graph that run at once.
+    graph that run at once. default_priority_level: only together with priority_levels, whose
+    middle one it is unless given.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -24,6 +33,8 @@ class ModelSettings(BaseModel):
     version_policy: str | None = Field(None, pattern=PATTERN, description=DESCRIPTION)
     max_queue_delay_ms: float | None = Field(None, ge=0, le=1000)
     max_queue_items: int | None = Field(None, ge=1)
+    priority_levels: int | None = Field(None, ge=1, le=MOST_LEVELS)
+    default_priority_level: int | None = Field(None, ge=1)
     buckets: list[int] | None = None
     instances: int = Field(1, ge=1, le=64)
 
@@ -35,6 +46,13 @@ class ModelSettings(BaseModel):
         ):
             raise ValueError("expected ascending sizes from 1")
         return buckets
+
+    @model_validator(mode="after")
+    def _default_exists(self) -> Self:
+        default = self.default_priority_level
+        if default is not None and default > (self.priority_levels or 0):
+            raise ValueError("expected default_priority_level to be one of priority_levels")
+        return self
 
 
 def parse_model_settings(text: bytes, place: str) -> ModelSettings:
@@ -55,4 +73,5 @@ def parse_model_settings(text: bytes, place: str) -> ModelSettings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise RepositoryError(f"{place}: {where}: {first['msg']}") from error
+        reason = f"{where}: {first['msg']}" if where else first["msg"]
+        raise RepositoryError(f"{place}: {reason}") from error

@@ -61,12 +61,15 @@ class Spec:
 
 @dataclass(frozen=True)
 class Graph:
-    """One ONNX file, its inputs and outputs. content: its verified bytes, until it is loaded."""
+    """One ONNX file, its inputs and outputs. content: its verified bytes, until it is loaded.
+    precision: of its weights.
+    """
 
     file: str
     content: bytes
     inputs: tuple[Spec, ...]
     outputs: tuple[Spec, ...]
+    precision: str = _FLOAT32
 
     def input(self, name: str) -> Spec:
         """The input of that name. Raises RepositoryError if the graph has none."""
@@ -136,7 +139,7 @@ def read_version(root: Path, name: str, version: int, precision: str = _FLOAT32)
             raise RepositoryError(f"{folder / graph.file} does not have the manifest's SHA-256")
         inputs = tuple(_spec(folder, spec) for spec in graph.inputs)
         outputs = tuple(_spec(folder, spec) for spec in graph.outputs)
-        graphs[kind] = Graph(graph.file, content, inputs, outputs)
+        graphs[kind] = Graph(graph.file, content, inputs, outputs, graph.precision or _FLOAT32)
     graphs |= _levels_apart(graphs)
     needed = {"encoder", "decoder"} | ({"prior"} if manifest.prior == "graph" else set())
     if missing := needed - graphs.keys():

@@ -82,6 +82,8 @@ def batching_options(settings: Settings) -> BatchingOptions:
     return BatchingOptions(
         max_queue_delay=(settings.max_queue_delay_ms or 0) / 1000,
         max_queue_items=settings.max_queue_items,
+        priority_levels=settings.priority_levels,
+        default_priority_level=settings.default_priority_level,
     )
 
 

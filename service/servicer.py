@@ -114,7 +114,7 @@ class Servicer:
         seed: int | None = None
         if request.include_latents:
             seed = request.seed if request.HasField("seed") else new_seed()
-        execution = Execution(call.deadline)
+        execution = Execution(call.deadline, request.priority)
         posterior = await model.encode(
             observations, seed, request.start_index, request.labels, execution
         )
@@ -133,7 +133,7 @@ class Servicer:
         latents = read_latents(request.latents, "latents", served)
         uint8 = check_encoding(request.observation_encoding, model)
         space = request.latent_space if request.HasField("latent_space") else None
-        execution = Execution(call.deadline)
+        execution = Execution(call.deadline, request.priority)
         observations = await model.decode(latents, space, request.labels, execution, uint8)
         head = vae_pb.DecodeResponse(model=model.resource).SerializeToString()
         written = await self._observing.write(_DECODED, observations, request.observation_encoding)
@@ -142,7 +142,7 @@ class Servicer:
     async def _sample(
         self, served: Served, draw: "_Draw", count: int, labels: Sequence[int], call: Call
     ) -> Spliced:
-        model, execution = served.model, Execution(call.deadline)
+        model, execution = served.model, Execution(call.deadline, draw.priority)
         observations, latents = await model.sample(
             count, draw.seed, draw.start_index, draw.temperature, labels, execution, draw.uint8
         )
@@ -160,7 +160,7 @@ class Servicer:
 
 @dataclass(frozen=True)
 class _Draw:
-    """What a request says of its noise."""
+    """What a request says of its noise, and of how it is drawn."""
 
     seed: int
     start_index: int
@@ -168,6 +168,7 @@ class _Draw:
     include_latents: bool
     encoding: int
     uint8: bool
+    priority: int
 
 
 def _draw(request: vae_pb.SampleRequest, model: Model, most: int) -> _Draw:
@@ -188,8 +189,8 @@ def _draw(request: vae_pb.SampleRequest, model: Model, most: int) -> _Draw:
     encoding = request.observation_encoding
     uint8 = check_encoding(encoding, model)
     seed = request.seed if request.HasField("seed") else new_seed()
-    latents = request.include_latents
-    return _Draw(seed, request.start_index, temperature, latents, encoding, uint8)
+    latents, priority = request.include_latents, request.priority
+    return _Draw(seed, request.start_index, temperature, latents, encoding, uint8, priority)
 
 
 def check_index(start_index: int, count: int) -> None:

@@ -4,10 +4,11 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from service.batching import MOST_LEVELS
 from service.transport.tls import TlsFiles, check_files
 from service.version_policy import DESCRIPTION, PATTERN
 
@@ -99,6 +100,12 @@ class Settings(BaseModel):
         description="longest wait for a fuller batch, instead of what the version's manifest says",
     )
     max_queue_items: int = Field(4096, ge=1, description="items that may wait for one graph")
+    priority_levels: int = Field(
+        3, ge=1, le=MOST_LEVELS, description="of requests; 1 is the most urgent and runs first"
+    )
+    default_priority_level: int = Field(
+        0, ge=0, description="of requests that ask for none; 0 takes the middle one"
+    )
     max_request_items: int = Field(4096, ge=1, description="items in one request")
     max_message_mib: int = Field(
         64,
@@ -129,6 +136,12 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level"
     )
+
+    @model_validator(mode="after")
+    def _default_exists(self) -> Self:
+        if self.default_priority_level > self.priority_levels:
+            raise ValueError("expected --default-priority-level to be one of --priority-levels")
+        return self
 
 
 def read_action(arguments: Sequence[str]) -> Action:

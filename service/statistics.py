@@ -6,6 +6,7 @@ A batch costs a lock and a few additions; sums of the sums are made when somebod
 import threading
 import time
 from dataclasses import dataclass, field
+from itertools import product
 
 from service.distribution import Distribution
 
@@ -26,6 +27,7 @@ SECONDS = (
     2.5,
     10,
 )
+_REASONS = ("queue_full", "draining", "expired")
 
 
 @dataclass
@@ -34,7 +36,8 @@ class GraphCounts:
 
     batches: by items without padding, how many ran and their seconds in all. requests: those that
     have ended well, and request_seconds what their last batches took. failed: those of batches that
-    failed. last_batch: when the last batch ended, in seconds since the epoch; 0 before.
+    failed. rejected: by reason and level. last_batch: when the last batch ended, in seconds since
+    the epoch; 0 before.
     """
 
     batches: dict[int, tuple[int, float]] = field(default_factory=dict)
@@ -43,9 +46,7 @@ class GraphCounts:
     padding: int = 0
     failed: int = 0
     cancelled: int = 0
-    rejected: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("queue_full", "draining", "expired"), 0)
-    )
+    rejected: dict[tuple[str, int], int] = field(default_factory=dict)
     last_batch: float = 0.0
 
 
@@ -58,6 +59,12 @@ class GraphStatistics:
         self.entry_started = self.queue_delays.add
         self._counts = GraphCounts()
         self._lock = threading.Lock()
+
+    def add_levels(self, levels: int) -> None:
+        """Counts rejections by priority, of 1 to levels, from 0 on."""
+        with self._lock:
+            for key in product(_REASONS, range(1, levels + 1)):
+                self._counts.rejected.setdefault(key, 0)
 
     def batch_done(self, items: int, padding: int, requests: int, seconds: float) -> None:
         """A batch ran."""
@@ -81,10 +88,10 @@ class GraphStatistics:
         with self._lock:
             self._counts.cancelled += count
 
-    def entry_rejected(self, reason: str) -> None:
-        """A request was refused."""
+    def entry_rejected(self, reason: str, level: int) -> None:
+        """A request of a level was refused."""
         with self._lock:
-            self._counts.rejected[reason] += 1
+            self._counts.rejected[reason, level] += 1
 
     def snapshot(self) -> GraphCounts:
         """The counts as they are now, smallest batches first."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from service.completion import Completion, Task
-from service.errors import ServiceError
+from service.errors import QueueFull, ServiceError
 from service.spans import inherited
 from service.transport import Response, Stream
 
@@ -19,10 +19,11 @@ async def answer_in_order(
 ) -> None:
     """Sends the answer to every request of stream, in their order.
 
-    Requests are read while answers are computed and sent, so that batches fill. The first error,
-    of a request or of the stream, ends it after the answers before.
+    Requests are read while answers are computed and sent, so that batches fill. One that finds a
+    queue full tries again when those before it are answered, as the stream may have filled it by
+    itself. The first error, of a request or of the stream, ends it after the answers before.
     """
-    line: _Line[Completion[Response] | None] = _Line(_IN_WORK)
+    line: _Line[tuple[Any, Completion[Response]] | None] = _Line(_IN_WORK)
 
     async def read() -> None:
         while True:
@@ -31,17 +32,22 @@ async def answer_in_order(
             except ServiceError as error:  # in its place, after the answers to what came before
                 failed: Completion[Response] = Completion()
                 failed.settle(error=error)
-                await line.put(failed)
+                await line.put((None, failed))
                 return
             if request is None:
                 await line.put(None)
                 return
-            await line.put(_begin(answer(request)))
+            await line.put((request, _begin(answer(request))))
 
     _begin(read())
     try:
-        while (answered := await line.get()) is not None:
-            await stream.send(await answered)
+        while (item := await line.get()) is not None:
+            request, answered = item
+            try:
+                response = await answered
+            except QueueFull:
+                response = await answer(request)
+            await stream.send(response)
     finally:
         line.close()
 

@@ -1,9 +1,9 @@
 """The calls of both clients, without I/O: what is sent, and what is made of the answers.
 
 Each function is a method of `VaeClient` and of `AsyncVaeClient`, which differ in who waits. model:
-"digits" (its default version) or "models/digits/versions/2". timeout: seconds for this call, in
-place of the client's. uint8: observations come as levels, whose 0 to 255 span the model's value
-range, in a quarter of the bytes.
+"digits" (its default version) or "models/digits/versions/2". priority: 1 is the most urgent level,
+0 the model's default. timeout: seconds for this call, in place of the client's. uint8: observations
+come as levels, whose 0 to 255 span the model's value range, in a quarter of the bytes.
 """
 
 import inspect
@@ -46,6 +46,7 @@ def sample(
     labels: Sequence[int] = (),
     include_latents: bool = False,
     uint8: bool = False,
+    priority: int = 0,
     timeout: float | None = None,
 ) -> Exchange[Samples]:
     """Draws count samples. The same seed and start_index give the same samples again."""
@@ -58,6 +59,7 @@ def sample(
         labels=labels,
         include_latents=include_latents,
         uint8=uint8,
+        priority=priority,
     )
     return messages.samples((yield Call(lambda on: on.vae.Sample, request, timeout)))
 
@@ -70,6 +72,7 @@ def encode(
     seed: int | None = None,
     start_index: int | None = None,
     labels: Sequence[int] = (),
+    priority: int = 0,
     timeout: float | None = None,
 ) -> Exchange[Posterior]:
     """The posterior of observations [items, ...]: floats in the model's range, or uint8."""
@@ -80,6 +83,7 @@ def encode(
         seed=seed,
         start_index=start_index,
         labels=labels,
+        priority=priority,
     )
     return messages.posterior((yield Call(lambda on: on.vae.Encode, request, timeout)))
 
@@ -91,11 +95,17 @@ def decode(
     latent_space: str | None = None,
     labels: Sequence[int] = (),
     uint8: bool = False,
+    priority: int = 0,
     timeout: float | None = None,
 ) -> Exchange[Decoded]:
     """The observations of latents [items, ...]; a latent_space is checked by the service."""
     request = messages.decode_request(
-        model, latents, latent_space=latent_space, labels=labels, uint8=uint8
+        model,
+        latents,
+        latent_space=latent_space,
+        labels=labels,
+        uint8=uint8,
+        priority=priority,
     )
     return messages.decoded((yield Call(lambda on: on.vae.Decode, request, timeout)))
 
@@ -132,6 +142,7 @@ def sample_stream(
     labels: Sequence[int] = (),
     include_latents: bool = False,
     uint8: bool = False,
+    priority: int = 0,
     timeout: float | None = None,
 ) -> SampleStream:
     """Draws any number of samples, in chunks of chunk_items; 0 leaves that to the service.
@@ -148,6 +159,7 @@ def sample_stream(
         labels=labels,
         include_latents=include_latents,
         uint8=uint8,
+        priority=priority,
     )
     return SampleStream(request, chunk_items, timeout)
 
@@ -157,6 +169,7 @@ def encode_stream(
     batches: Iterable[ArrayLike],
     *,
     labels: Sequence[int] = (),
+    priority: int = 0,
     timeout: float | None = None,
 ) -> InOrder[Posterior]:
     """The posterior of each batch of observations, in order.
@@ -164,7 +177,7 @@ def encode_stream(
     Goes on at another replica where a stream broke. timeout is for all of them, an hour unless
     given.
     """
-    requests = (messages.encode_stream_request(model, batch, labels) for batch in batches)
+    requests = (messages.encode_stream_request(model, batch, labels, priority) for batch in batches)
     return InOrder(lambda on: on.vae.EncodeStream, requests, messages.posterior, timeout)
 
 
@@ -175,11 +188,12 @@ def decode_stream(
     latent_space: str | None = None,
     labels: Sequence[int] = (),
     uint8: bool = False,
+    priority: int = 0,
     timeout: float | None = None,
 ) -> InOrder[Decoded]:
     """The observations of each batch of latents, in order. As encode_stream."""
     requests = (
-        messages.decode_stream_request(model, batch, latent_space, labels, uint8)
+        messages.decode_stream_request(model, batch, latent_space, labels, uint8, priority)
         for batch in batches
     )
     return InOrder(lambda on: on.vae.DecodeStream, requests, messages.decoded, timeout)

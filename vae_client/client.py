@@ -59,7 +59,8 @@ class VaeClient:
     the clear. token: a bearer token to show with every call, or a function that gives it, called
     for each; without TLS everybody on the way can read it. model: "digits" (its default version) or
     "models/digits/versions/2". uint8: observations come as levels, whose 0 to 255 span the model's
-    value range, in a quarter of the bytes. Every method raises VaeError.
+    value range, in a quarter of the bytes. priority: 1 is the most urgent level, 0 the model's
+    default. Every method raises VaeError.
     """
 
     sample = _unary(calls.sample)

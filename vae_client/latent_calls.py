@@ -18,6 +18,7 @@ def reconstruct(
     start_index: int | None = None,
     labels: Sequence[int] = (),
     uint8: bool = False,
+    priority: int = 0,
     timeout: float | None = None,
 ) -> Exchange[Explored]:
     """Observations [items, ...] encoded and decoded; by a draw from the posterior with a seed."""
@@ -29,6 +30,7 @@ def reconstruct(
         labels=labels,
         observation_encoding=messages.encoding(uint8),
         include_latents=True,
+        priority=priority,
     )
     return messages.explored((yield Call(lambda on: on.vae.Reconstruct, request, timeout)))
 
@@ -44,6 +46,7 @@ def interpolate(
     latent_space: str | None = None,
     labels: Sequence[int] = (),
     uint8: bool = False,
+    priority: int = 0,
     timeout: float | None = None,
 ) -> Exchange[Explored]:
     """The ways from start to end, [items, ...] latents each, or observations where `observed`.
@@ -59,6 +62,7 @@ def interpolate(
         labels=labels,
         observation_encoding=messages.encoding(uint8),
         include_latents=True,
+        priority=priority,
     )
     return messages.explored((yield Call(lambda on: on.vae.Interpolate, request, timeout)))
 
@@ -75,6 +79,7 @@ def traverse(
     latent_space: str | None = None,
     labels: Sequence[int] = (),
     uint8: bool = False,
+    priority: int = 0,
     timeout: float | None = None,
 ) -> Exchange[Explored]:
     """One unit of the latents through a range, -3 to 3 unless given, all others as in points.
@@ -92,6 +97,7 @@ def traverse(
         labels=labels,
         observation_encoding=messages.encoding(uint8),
         include_latents=True,
+        priority=priority,
     )
     return messages.explored((yield Call(lambda on: on.vae.Traverse, request, timeout)))
 
@@ -104,6 +110,7 @@ def score(
     seed: int | None = None,
     start_index: int | None = None,
     labels: Sequence[int] = (),
+    priority: int = 0,
     timeout: float | None = None,
 ) -> Exchange[Scores]:
     """How likely observations [items, ...] are, with so many draws from each posterior."""
@@ -114,6 +121,7 @@ def score(
         seed=seed,
         start_index=start_index,
         labels=labels,
+        priority=priority,
     )
     return messages.scores((yield Call(lambda on: on.vae.Score, request, timeout)))
 

@@ -97,6 +97,7 @@ def sample_request(
     labels: Sequence[int],
     include_latents: bool,
     uint8: bool,
+    priority: int,
 ) -> vae_service_pb2.SampleRequest:
     """The request of `VaeClient.sample`."""
     return vae_service_pb2.SampleRequest(
@@ -108,6 +109,7 @@ def sample_request(
         labels=labels,
         include_latents=include_latents,
         observation_encoding=encoding(uint8),
+        priority=priority,
     )
 
 
@@ -130,6 +132,7 @@ def encode_request(
     seed: int | None,
     start_index: int | None,
     labels: Sequence[int],
+    priority: int,
 ) -> vae_service_pb2.EncodeRequest:
     """The request of `VaeClient.encode`."""
     return vae_service_pb2.EncodeRequest(
@@ -139,6 +142,7 @@ def encode_request(
         seed=seed,
         start_index=start_index,
         labels=labels,
+        priority=priority,
     )
 
 
@@ -161,6 +165,7 @@ def decode_request(
     latent_space: str | None,
     labels: Sequence[int],
     uint8: bool,
+    priority: int,
 ) -> vae_service_pb2.DecodeRequest:
     """The request of `VaeClient.decode`."""
     return vae_service_pb2.DecodeRequest(
@@ -169,6 +174,7 @@ def decode_request(
         latent_space=latent_space,
         labels=labels,
         observation_encoding=encoding(uint8),
+        priority=priority,
     )
 
 
@@ -200,20 +206,33 @@ def scores(response: vae_service_pb2.ScoreResponse) -> Scores:
 
 
 def encode_stream_request(
-    model: str, observations: ArrayLike, labels: Sequence[int]
+    model: str, observations: ArrayLike, labels: Sequence[int], priority: int
 ) -> vae_service_pb2.EncodeStreamRequest:
     """One request of `VaeClient.encode_stream`."""
     request = encode_request(
-        model, observations, include_latents=False, seed=None, start_index=None, labels=labels
+        model,
+        observations,
+        include_latents=False,
+        seed=None,
+        start_index=None,
+        labels=labels,
+        priority=priority,
     )
     return vae_service_pb2.EncodeStreamRequest(request=request)
 
 
 def decode_stream_request(
-    model: str, latents: ArrayLike, latent_space: str | None, labels: Sequence[int], uint8: bool
+    model: str,
+    latents: ArrayLike,
+    latent_space: str | None,
+    labels: Sequence[int],
+    uint8: bool,
+    priority: int,
 ) -> vae_service_pb2.DecodeStreamRequest:
     """One request of `VaeClient.decode_stream`."""
-    request = decode_request(model, latents, latent_space=latent_space, labels=labels, uint8=uint8)
+    request = decode_request(
+        model, latents, latent_space=latent_space, labels=labels, uint8=uint8, priority=priority
+    )
     return vae_service_pb2.DecodeStreamRequest(request=request)
 
 

@@ -180,7 +180,8 @@ class Transport(Protocol):
         ...
 
     def when_idle(self, callback: Callable[[], bool]) -> None:
-        """Calls back as soon as no arrived message waits to be read; again while it returns True.
+        """Calls back as soon as no arrived message waits to be read, or some rounds of reading
+        later where one always does; again while it returns True, in turn with others that wait.
 
         From any thread. callback runs on the thread that reads messages, so it must be quick.
         """

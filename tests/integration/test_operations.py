@@ -16,10 +16,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+from inference.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.launch import ServiceProcess
+from tests.integration.inference_requests import DECODER, Parameter, latents, request
 from vae_client import VaeClient, VaeError
+from vae_client.errors import error_of
 
 StartService = Callable[..., AbstractContextManager[ServiceProcess]]
 
@@ -135,7 +138,7 @@ def test_sigterm_drains_what_runs_and_ends_with_zero(start_service: StartService
         )
         caller.start()
         while (
-            'vae_queue_items{graph="decoder",model="digits",version="1"} 3.0'
+            'vae_queue_items{graph="decoder",model="digits",priority="2",version="1"} 3.0'
             not in service.scrape()
         ):
             assert caller.is_alive()
@@ -225,7 +228,7 @@ def test_a_port_in_use_is_an_error_at_start(
     assert "Traceback" not in done.stderr
 
 
-def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(
+def test_a_full_queue_refuses_at_once_and_makes_room_for_what_is_more_urgent(
     start_service: StartService,
 ) -> None:
     options = ("--max-queue-items", "1", "--max-queue-delay-ms", "1000")
@@ -233,25 +236,34 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(
         start_service(*options) as service,
         VaeClient(service.target) as client,
     ):
-        waiting: list[tuple[int, ...]] = []
-        caller = threading.Thread(
-            target=lambda: waiting.append(client.sample("digits", 1).observations.shape)
-        )
+        displaced: list[VaeError] = []
+
+        def wait() -> None:
+            with pytest.raises(VaeError) as caught:
+                client.sample("digits", 1)
+            displaced.append(caught.value)
+
+        caller = threading.Thread(target=wait)
         caller.start()
         while (
-            'vae_queue_items{graph="decoder",model="digits",version="1"} 1.0'
+            'vae_queue_items{graph="decoder",model="digits",priority="2",version="1"} 1.0'
             not in service.scrape()
         ):
             assert caller.is_alive()
 
         with pytest.raises(VaeError) as caught:
-            client.sample("digits", 1)
+            client.sample("digits", 1, priority=3)
+        urgent = client.sample("digits", 1, priority=1)
         caller.join()
+        counted = samples_of(service)
 
-    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert caught.value.reason == "QUEUE_FULL"
-    assert caught.value.retry_delay is not None
-    assert waiting == [(1, 1, 8, 8)]
+    for error in (caught.value, displaced[0]):
+        assert error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert error.reason == "QUEUE_FULL"
+        assert error.retry_delay is not None
+    assert urgent.observations.shape == (1, 1, 8, 8)
+    for level in "23":
+        assert counted["vae_rejected_total", "1", level, "decoder", "digits", "queue_full"] >= 1
 
 
 def test_a_request_whose_deadline_passes_in_the_queue_never_runs(
@@ -269,9 +281,30 @@ def test_a_request_whose_deadline_passes_in_the_queue_never_runs(
 
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
     left = [counted["vae_cancelled_total", "1", "decoder", "digits"]]
-    left.append(counted["vae_rejected_total", "1", "decoder", "digits", "expired"])
+    left.append(counted["vae_rejected_total", "1", "2", "decoder", "digits", "expired"])
     assert sum(left) == 1
     assert counted["vae_batch_items_sum", "1", "decoder", "digits"] == 1
+
+
+def test_tritons_timeout_holds_in_the_queue_on_every_level(start_service: StartService) -> None:
+    with (
+        start_service("--max-queue-delay-ms", "100") as service,
+        grpc.insecure_channel(service.target) as channel,
+    ):
+        stub = GRPCInferenceServiceStub(channel)
+        for level in (1, 2, 3):
+            parameters = {
+                "timeout": Parameter(int64_param=1000),  # microseconds
+                "priority": Parameter(uint64_param=level),
+            }
+            message = request(DECODER, arrays={"latents": latents(1)}, parameters=parameters)
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.ModelInfer(message)
+            error = error_of(caught.value)
+            assert (error.code, error.reason) == (
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                "EXPIRED_IN_QUEUE",
+            )
 
 
 def test_messages_and_answers_are_as_large_as_the_settings_say(start_service: StartService) -> None:

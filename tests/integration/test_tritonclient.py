@@ -54,4 +54,6 @@ def test_tritonclient_gets_the_answers_of_vae_client(
     assert got["seed"] == {"int64_param": "7"}
     assert got["refused"][0] == "StatusCode.NOT_FOUND"
     assert "NAME.decoder" in got["refused"][1]
+    assert got["refused_level"] == "StatusCode.INVALID_ARGUMENT"
+    assert got["config"]["dynamic_batching"]["priority_levels"] == "3"
     assert got["requests"] >= 2

@@ -36,12 +36,18 @@ def call(client: Any) -> dict[str, Any]:
         [observations],
         outputs=[InferRequestedOutput("latents")],
         parameters={"seed": 7},
+        priority=1,
+        timeout=10_000_000,
         client_timeout=30,
     )
     try:
         client.infer("digits.nope", [latents])
     except InferenceServerException as refusal:
         refused = [refusal.status(), refusal.message()]
+    try:
+        client.infer(DECODER, [latents], priority=4)
+    except InferenceServerException as refusal:
+        refused_level = refusal.status()
     [statistics] = client.get_inference_statistics(DECODER, as_json=True)["model_stats"]
     return {
         "live": client.is_server_live(),
@@ -57,6 +63,7 @@ def call(client: Any) -> dict[str, Any]:
         "latents": drawn.as_numpy("latents").tolist(),
         "seed": drawn.get_response(as_json=True)["parameters"]["seed"],
         "refused": refused,
+        "refused_level": refused_level,
         "requests": int(statistics["inference_stats"]["success"]["count"]),
     }
 

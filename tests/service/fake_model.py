@@ -38,8 +38,9 @@ class FakeBatcher:
         items: int,
         on_done: Callable[[Entry], None],
         deadline: float | None = None,
+        priority: int = 0,
     ) -> Entry:
-        entry = Entry(inputs, items, deadline, on_done, 0.0)
+        entry = Entry(inputs, items, deadline, on_done, 0.0, priority)
         self.inputs.append(inputs)
         self.entries.append(entry)
         if self.function is not None:

@@ -113,6 +113,7 @@ class FakeObserver:
     queue_delays: list[float] = field(default_factory=list)
     cancelled: int = 0
     rejected: list[str] = field(default_factory=list)
+    rejected_levels: list[int] = field(default_factory=list)
 
     def batch_done(self, items: int, padding: int, requests: int, seconds: float) -> None:
         self.batches.append((items, padding, seconds))
@@ -127,8 +128,9 @@ class FakeObserver:
     def entries_cancelled(self, count: int) -> None:
         self.cancelled += count
 
-    def entry_rejected(self, reason: str) -> None:
+    def entry_rejected(self, reason: str, level: int) -> None:
         self.rejected.append(reason)
+        self.rejected_levels.append(level)
 
 
 @dataclass
@@ -172,17 +174,20 @@ class Bench:
             self.expect_idle()
 
     def submit(
-        self, first: int, items: int = 1, deadline: float | None = None
+        self, first: int, items: int = 1, deadline: float | None = None, priority: int = 0
     ) -> tuple[Caller, Entry]:
         """Submits the items first, first + 1, ... deadline: seconds from now."""
         caller = Caller(np.arange(first, first + items, dtype=np.float32)[:, None])
         moment = None if deadline is None else self.clock.now() + deadline
-        entry = self.batcher.submit({"x": caller.items}, items, caller.on_done, moment)
+        inputs = {"x": caller.items}
+        entry = self.batcher.submit(inputs, items, caller.on_done, moment, priority)
         return caller, entry
 
-    def call(self, first: int, items: int = 1, deadline: float | None = None) -> Caller:
+    def call(
+        self, first: int, items: int = 1, deadline: float | None = None, priority: int = 0
+    ) -> Caller:
         """Submits, for tests that do not need the entry."""
-        return self.submit(first, items, deadline)[0]
+        return self.submit(first, items, deadline, priority)[0]
 
     def next_event(self) -> Waits | Runs:
         """What the batcher's thread does next."""

@@ -1,4 +1,4 @@
-"""The batcher on the caller's thread: woken when its queue fills, one batch for each call."""
+"""The batcher on the caller's thread: wakes it once for what waits, one batch for each call."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ class Observer:
     def batch_failed(self, requests: int) -> None: ...
     def entry_started(self, queue_delay: float) -> None: ...
     def entries_cancelled(self, count: int) -> None: ...
-    def entry_rejected(self, reason: str) -> None: ...
+    def entry_rejected(self, reason: str, level: int) -> None: ...
 
 
 class Bench:
@@ -72,26 +72,28 @@ def test_only_the_first_of_those_that_wait_wakes(bench: Bench) -> None:
     assert len(bench.woken) == 2
 
 
-def test_a_full_batch_runs_at_once(bench: Bench) -> None:
-    for row in (1, 2, 3, 4):
+def test_a_full_batch_waits_for_its_turn_too(bench: Bench) -> None:
+    for row in (1, 2, 3, 4, 5):
         bench.submit(row)
 
+    assert bench.batches == []
+    assert bench.woken[0]() is True
     assert bench.batches == [[1, 2, 3, 4]]
 
 
-def test_what_a_full_batch_leaves_is_not_forgotten(bench: Bench) -> None:
+def test_a_request_larger_than_a_batch_runs_one_batch_a_turn(bench: Bench) -> None:
     bench.submit(1, 2, 3, 4, 5, 6)
 
-    assert bench.batches == [[1, 2, 3, 4]]
+    assert bench.woken[0]() is True
     assert bench.woken[0]() is False
+    assert bench.batches == [[1, 2, 3, 4], [5, 6]]
     assert bench.answers == {1: [10, 20, 30, 40, 50, 60]}
 
 
 def test_it_says_when_more_waits(bench: Bench) -> None:
     bench.submit(*range(1, 11))
 
-    assert bench.woken[0]() is True
-    assert bench.woken[0]() is False
+    assert [bench.woken[0]() for _ in range(3)] == [True, True, False]
     assert len(bench.answers[1]) == 10
 
 

@@ -22,12 +22,13 @@ CAPACITY = 10
 LONGEST_RUN = 2.0
 
 
-@dataclass
+@dataclass(eq=False)
 class Request:
-    """What the model knows of a request. outcome: None, "answered", "expired" or "failed"."""
+    """What the model knows of a request. outcome: None, or how it ended."""
 
     first: int
     items: int
+    level: int
     admitted: float
     deadline: float | None
     caller: Caller
@@ -50,25 +51,47 @@ class BatcherMachine(RuleBasedStateMachine):
         self.counted = {"queue_full": 0, "expired": 0, "cancelled": 0}
         self.next_item = 1
 
-    @rule(items=st.integers(1, 13), deadline=st.none() | st.integers(0, 8))
-    def submit(self, items: int, deadline: int | None) -> None:
-        fits = not self.queue or self.queued_items() + items <= CAPACITY
+    @rule(
+        items=st.integers(1, 13),
+        deadline=st.none() | st.integers(0, 8),
+        priority=st.sampled_from([0, 0, 1, 3]),
+    )
+    def submit(self, items: int, deadline: int | None, priority: int) -> None:
+        level = priority or 2
+        leaving = self.making_room(items, level)
         first = self.next_item
         try:
-            caller, entry = self.bench.submit(first, items, deadline)
+            caller, entry = self.bench.submit(first, items, deadline, priority)
         except QueueFull:
-            assert not fits
+            assert leaving is None
             self.counted["queue_full"] += 1
             return
-        assert fits
+        assert leaving is not None
+        for request in leaving:
+            self.queue.remove(request)
+            self.counted["cancelled" if request.entry.cancelled else "queue_full"] += 1
+            self.resolve([request], "refused")
         now = self.bench.clock.now()
         moment = None if deadline is None else now + deadline
-        request = Request(first, items, now, moment, caller, entry)
+        request = Request(first, items, level, now, moment, caller, entry)
         self.next_item += items
         self.requests.append(request)
         self.queue.append(request)
+        self.queue.sort(key=lambda request: request.level)
         if not self.running:
             self.follow()
+
+    def making_room(self, items: int, level: int) -> list[Request] | None:
+        """The requests that leave for one of so many items, or None if it is refused."""
+        if not self.queue or self.queued_items() + items <= CAPACITY:
+            return []
+        leaving: list[Request] = []
+        needed = self.queued_items() + min(items, CAPACITY) - CAPACITY
+        for request in reversed(self.queue):
+            if request.level > level and not request.taken and needed > 0:
+                leaving.append(request)
+                needed -= request.items
+        return leaving if needed <= 0 else None
 
     @precondition(lambda self: self.queue or self.running)
     @rule(data=st.data())
@@ -118,18 +141,22 @@ class BatcherMachine(RuleBasedStateMachine):
             assert event == Waits(None)
 
     def due(self) -> float:
-        return self.queue[0].admitted + self.delay
+        return min(request.admitted for request in self.queue) + self.delay
 
     def cut(self, now: float) -> list[int]:
         rows: list[int] = []
+        for request in list(self.queue):
+            if request.deadline is not None and request.deadline <= now:
+                self.queue.remove(request)
+                self.counted["cancelled"] += request.entry.cancelled
+                if not request.entry.cancelled and request.outcome is None:
+                    self.counted["expired"] += 1
+                    self.resolve([request], "expired")
         while self.queue and len(rows) < LARGEST:
             request = self.queue[0]
             if request.outcome is not None or request.entry.cancelled:
                 self.counted["cancelled"] += request.entry.cancelled
                 self.queue.pop(0)
-            elif request.deadline is not None and request.deadline <= now:
-                self.counted["expired"] += 1
-                self.resolve([self.queue.pop(0)], "expired")
             else:
                 count = min(request.items - request.taken, LARGEST - len(rows))
                 start = request.first + request.taken
@@ -144,10 +171,11 @@ class BatcherMachine(RuleBasedStateMachine):
         return rows
 
     def check_bound(self, request: Request) -> None:
-        """The latency bound of the module's docstring, up to the start."""
+        """The latency bound of the module's docstring, up to the start of an urgent request."""
         assert request.started is not None
         bound = self.delay + LONGEST_RUN + math.ceil(CAPACITY / LARGEST) * LONGEST_RUN
-        assert request.items > CAPACITY or request.started - request.admitted <= bound
+        waited = request.started - request.admitted
+        assert request.level > 1 or request.items > CAPACITY or waited <= bound
 
     @invariant()
     def callers_know_what_the_model_knows(self) -> None:
@@ -181,7 +209,7 @@ class BatcherMachine(RuleBasedStateMachine):
 
 def check_answer(caller: Caller, entry: Entry, outcome: str | None) -> None:
     """An answer has the outcome that the model gave it, and rows of its own items only."""
-    errors = {"expired": ExpiredInQueue, "failed": InferenceFailed}
+    errors = {"expired": ExpiredInQueue, "failed": InferenceFailed, "refused": QueueFull}
     assert outcome is not None
     if outcome == "answered":
         assert entry.error is None

@@ -197,3 +197,5 @@ def test_the_configuration_says_how_requests_are_batched() -> None:
     assert config.max_batch_size == 4
     assert config.dynamic_batching.preferred_batch_size == [1, 2, 4]
     assert config.dynamic_batching.max_queue_delay_microseconds == 1500
+    levels = config.dynamic_batching.priority_levels, config.dynamic_batching.default_priority_level
+    assert levels == (3, 2)

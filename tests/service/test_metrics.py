@@ -21,9 +21,9 @@ LABELS = {
     "vae_batch_duration_seconds": {"model", "version", "graph"},
     "vae_padding_items": {"model", "version", "graph"},
     "vae_failed": {"model", "version", "graph"},
-    "vae_rejected": {"model", "version", "graph", "reason"},
+    "vae_rejected": {"model", "version", "graph", "reason", "priority"},
     "vae_cancelled": {"model", "version", "graph"},
-    "vae_queue_items": {"model", "version", "graph"},
+    "vae_queue_items": {"model", "version", "graph", "priority"},
     "vae_model_info": {"model", "version", "digest", "provider"},
     "vae_model_load_seconds": {"model", "version"},
     "vae_sessions": {"model"},
@@ -39,14 +39,14 @@ def metrics() -> Metrics:
     """The metrics of a service with one graph, that answered one request."""
     metrics = Metrics()
     metrics.model_loaded(LOADED, 1.5)
-    metrics.queue("digits", 1, "decoder", lambda: 7)
+    metrics.queue("digits", 1, "decoder", 2, lambda: {2: 7})
     metrics.call_done("vae.v1.VaeService/Decode", "OK", 0.02)
-    observer = metrics.observer("digits", 1, "decoder")
+    observer = metrics.observer("digits", 1, "decoder", levels=2)
     observer.entry_started(0.002)
     observer.batch_done(items=5, padding=3, requests=2, seconds=0.004)
     observer.batch_failed(4)
     observer.entries_cancelled(2)
-    observer.entry_rejected("queue_full")
+    observer.entry_rejected("queue_full", 2)
     metrics.follow(lambda: Usage(connections=3, refused=2, held_bytes=1000))
     return metrics
 
@@ -81,7 +81,6 @@ def test_the_families_and_their_labels_are_those_of_the_dashboards(metrics: Metr
         ("vae_padding_items_total", 3.0),
         ("vae_failed_total", 4.0),
         ("vae_cancelled_total", 2.0),
-        ("vae_queue_items", 7.0),
     ],
 )
 def test_a_batcher_is_seen_by_model_and_graph(metrics: Metrics, name: str, expected: float) -> None:
@@ -89,12 +88,26 @@ def test_a_batcher_is_seen_by_model_and_graph(metrics: Metrics, name: str, expec
 
 
 @pytest.mark.parametrize(
-    ("reason", "expected"), [("queue_full", 1.0), ("draining", 0.0), ("expired", 0.0)]
+    ("reason", "level", "expected"),
+    [
+        ("queue_full", "2", 1.0),
+        ("queue_full", "1", 0.0),
+        ("draining", "2", 0.0),
+        ("expired", "1", 0.0),
+        ("expired", "3", None),
+    ],
 )
-def test_rejections_are_counted_by_reason_from_0_on(
-    metrics: Metrics, reason: str, expected: float
+def test_rejections_are_counted_by_reason_and_level_from_0_on(
+    metrics: Metrics, reason: str, level: str, expected: float | None
 ) -> None:
-    assert value(metrics, "vae_rejected_total", **GRAPH, reason=reason) == expected
+    counted = value(metrics, "vae_rejected_total", **GRAPH, reason=reason, priority=level)
+    assert counted == expected
+
+
+def test_a_version_that_is_loaded_again_with_more_levels_counts_them(metrics: Metrics) -> None:
+    metrics.observer("digits", 1, "decoder", levels=3).entry_rejected("expired", 3)
+    for reason, level in [("expired", "3"), ("queue_full", "2")]:
+        assert value(metrics, "vae_rejected_total", **GRAPH, reason=reason, priority=level) == 1.0
 
 
 def test_finished_requests_are_counted_by_method_and_code(metrics: Metrics) -> None:
@@ -125,11 +138,13 @@ def test_of_a_transport_that_does_not_count_nothing_is_said(metrics: Metrics) ->
     assert value(metrics, "vae_connections") is None
 
 
-def test_the_length_of_a_queue_is_read_at_every_scrape() -> None:
-    metrics, lengths = Metrics(), iter([4, 9])
-    metrics.queue("digits", 1, "decoder", lambda: next(lengths))
-    assert value(metrics, "vae_queue_items", **GRAPH) == 4.0
-    assert value(metrics, "vae_queue_items", **GRAPH) == 9.0
+def test_the_length_of_a_queue_is_read_at_every_scrape_for_each_level() -> None:
+    metrics, lengths = Metrics(), iter([{1: 4}, {1: 9}, {2: 3}])
+    metrics.queue("digits", 1, "decoder", 2, lambda: next(lengths))
+    seen = [value(metrics, "vae_queue_items", **GRAPH, priority=level) for level in "112"]
+    assert seen == [4.0, 9.0, 3.0]
+    metrics.queue("digits", 1, "decoder", 2, dict)
+    assert value(metrics, "vae_queue_items", **GRAPH, priority="2") == 0.0
 
 
 @pytest.mark.parametrize(
@@ -149,7 +164,7 @@ def test_a_family_has_its_type(metrics: Metrics, family: str, kind: str) -> None
 def test_an_unknown_reason_makes_no_time_series(metrics: Metrics, reason: str) -> None:
     before = generate_latest(metrics.registry).count(b"vae_rejected_total")
     with pytest.raises(KeyError):
-        metrics.observer("digits", 1, "decoder").entry_rejected(reason)
+        metrics.observer("digits", 1, "decoder").entry_rejected(reason, 1)
     assert generate_latest(metrics.registry).count(b"vae_rejected_total") == before
 
 

@@ -28,6 +28,8 @@ def test_a_file_says_what_the_model_wants_otherwise() -> None:
         max_queue_items = 100
         buckets = [1, 8]
         instances = 2
+        priority_levels = 4
+        default_priority_level = 4
     """
     assert parse_model_settings(text, "a/settings.toml") == ModelSettings(
         version_policy="latest 2",
@@ -35,6 +37,8 @@ def test_a_file_says_what_the_model_wants_otherwise() -> None:
         max_queue_items=100,
         buckets=[1, 8],
         instances=2,
+        priority_levels=4,
+        default_priority_level=4,
     )
 
 
@@ -45,8 +49,10 @@ def test_no_file_leaves_everything_as_it_is() -> None:
 
 def test_a_models_settings_win_over_those_of_the_service_and_the_manifest() -> None:
     served = FakeModel().model.version
-    own = ModelSettings(max_queue_delay_ms=2, max_queue_items=7, buckets=[1, 8])
-    version, batching = settled(served, BatchingOptions(max_queue_delay=0.25), own)
+    own = ModelSettings(max_queue_delay_ms=2, max_queue_items=7, buckets=[1, 8], priority_levels=5)
+    general = BatchingOptions(max_queue_delay=0.25, default_priority_level=1)
+    version, batching = settled(served, general, own)
+    assert (batching.priority_levels, batching.level(0)) == (5, 3)  # its own middle one
     assert (batching.max_queue_delay, batching.max_queue_items) == (0.002, 7)
     assert list(version.manifest.batch_buckets) == [1, 8]
     assert list(served.manifest.batch_buckets) == [1, 2, 4]
@@ -93,6 +99,9 @@ def test_the_manifests_queue_delay_holds_unless_somebody_says_otherwise(
         (b"buckets = []", "buckets: Value error, expected ascending"),
         (b'buckets = ["1"]', "buckets.0: "),
         (b"instances = 0", "instances: "),
+        (b"priority_levels = 11", "priority_levels: "),
+        (b"default_priority_level = 1", "expected default_priority_level to be one of priority_"),
+        (b"priority_levels = 2\ndefault_priority_level = 3", "to be one of priority_levels"),
         (b"instances = true", "instances: "),
         (b'version_policy = "some"', "version_policy: "),
         (b"max_queue_delay_ms = -1", "max_queue_delay_ms: "),

@@ -42,15 +42,21 @@ def test_a_version_with_a_prior_graph_has_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float16", "int8"])
-def test_a_graph_in_another_precision_is_left_aside(tmp_path: Path, precision: str) -> None:
+def test_a_graph_in_another_precision_is_left_aside_unless_it_is_asked_for(
+    tmp_path: Path, precision: str
+) -> None:
     def change(manifest: manifest_pb2.Manifest) -> None:
         manifest.graphs[1].precision = "float32"
         manifest.graphs.append(graph("decoder", b"smaller"))  # whose file is not even there
         manifest.graphs[-1].file = f"decoder.{precision}.onnx"
         manifest.graphs[-1].precision = precision
 
-    write(tmp_path, change=change)
+    folder = write(tmp_path, change=change)
     assert read_version(tmp_path, "model", 1).graphs["decoder"].content == b"decoder"
+    (folder / f"decoder.{precision}.onnx").write_bytes(b"smaller")
+    asked = read_version(tmp_path, "model", 1, precision).graphs
+    assert (asked["decoder"].content, asked["decoder"].precision) == (b"smaller", precision)
+    assert asked["encoder"].precision == "float32"
 
 
 def test_what_export_writes_can_be_read(digits_repository: Path) -> None:

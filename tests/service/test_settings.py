@@ -65,6 +65,8 @@ def test_the_defaults_are_the_documented_ports_and_no_delay() -> None:
         ("max_queue_delay_ms", "1.5", 1.5),
         ("precision", "int8", "int8"),
         ("max_queue_items", "7", 7),
+        ("priority_levels", "4", 4),
+        ("default_priority_level", "3", 3),
         ("max_request_items", "9", 9),
         ("max_message_mib", "8", 8),
         ("max_response_mib", "4", 4),
@@ -89,6 +91,11 @@ class TestEverySetting:
 def test_every_setting_is_covered_by_the_test_above() -> None:
     mark = TestEverySetting.pytestmark[0]  # type: ignore[attr-defined]
     assert {name for name, *_ in mark.args[1]} == set(Settings.model_fields)
+
+
+def test_a_default_level_that_does_not_exist_is_an_error() -> None:
+    with pytest.raises(SettingsError, match="expected --default-priority-level to be one of"):
+        read("--priority-levels", "2", "--default-priority-level", "3")
 
 
 def test_the_command_line_wins_over_a_variable() -> None:

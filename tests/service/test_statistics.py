@@ -25,19 +25,21 @@ def test_every_request_of_a_batch_takes_the_batchs_time() -> None:
 
 def test_whatever_gets_no_answer_is_counted_by_its_reason() -> None:
     statistics = GraphStatistics()
+    statistics.add_levels(1)
     statistics.batch_failed(3)
     statistics.entries_cancelled(2)
-    statistics.entry_rejected("expired")
+    statistics.entry_rejected("expired", 1)
 
     counts = statistics.snapshot()
 
     assert (counts.failed, counts.cancelled) == (3, 2)
-    assert counts.rejected == {"queue_full": 0, "draining": 0, "expired": 1}
+    assert counts.rejected == {("queue_full", 1): 0, ("draining", 1): 0, ("expired", 1): 1}
 
 
 def test_a_snapshot_stays_as_it_is() -> None:
     statistics = GraphStatistics()
     before = statistics.snapshot()
     statistics.batch_done(items=1, padding=1, requests=1, seconds=1.0)
-    statistics.entry_rejected("draining")
+    statistics.add_levels(1)
+    statistics.entry_rejected("draining", 1)
     assert before == GraphCounts()

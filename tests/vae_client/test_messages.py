@@ -87,6 +87,7 @@ def test_what_is_not_given_is_not_sent() -> None:
         labels=(),
         include_latents=False,
         uint8=False,
+        priority=0,
     )
 
     assert {field.name for field, _ in request.ListFields()} == {"model", "sample_count"}
@@ -100,6 +101,7 @@ def test_seed_zero_is_sent() -> None:
         seed=0,
         start_index=0,
         labels=(),
+        priority=0,
     )
 
     assert request.HasField("seed")

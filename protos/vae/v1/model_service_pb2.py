@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from vae.v1 import tensor_pb2 as vae_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1avae/v1/model_service.proto\x12\x06vae.v1\x1a\x13vae/v1/tensor.proto\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x12ListModelsResponse\x12\x1d\n\x06models\x18\x01 \x03(\x0b\x32\r.vae.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x10GetModelResponse\x12\x1c\n\x05model\x18\x01 \x01(\x0b\x32\r.vae.v1.Model\"\x93\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65\x66\x61ult_version\x18\x02 \x01(\x08\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12(\n\x0cobservations\x18\x04 \x01(\x0b\x32\x12.vae.v1.TensorSpec\x12\'\n\x0bvalue_range\x18\x05 \x01(\x0b\x32\x12.vae.v1.ValueRange\x12#\n\x07latents\x18\x06 \x01(\x0b\x32\x12.vae.v1.TensorSpec\x12\x14\n\x0clatent_space\x18\x07 \x01(\t\x12\x0e\n\x06labels\x18\x08 \x03(\t\x12\x12\n\nlikelihood\x18\t \x01(\t\x12\r\n\x05prior\x18\n \x01(\t\x12\x1a\n\x12\x65xecution_provider\x18\x0b \x01(\t\x12\x16\n\x0emax_batch_size\x18\x0c \x01(\x05\x12\x19\n\x11max_request_items\x18\r \x01(\x03\x12\x0e\n\x06\x64igest\x18\x0e \x01(\t\x12<\n\x10training_metrics\x18\x0f \x03(\x0b\x32\".vae.v1.Model.TrainingMetricsEntry\x12\x12\n\ncode_count\x18\x10 \x01(\x03\x12)\n\rlatent_groups\x18\x11 \x03(\x0b\x32\x12.vae.v1.TensorSpec\x1a\x36\n\x14TrainingMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\x92\x01\n\x0cModelService\x12\x43\n\nListModels\x12\x19.vae.v1.ListModelsRequest\x1a\x1a.vae.v1.ListModelsResponse\x12=\n\x08GetModel\x12\x17.vae.v1.GetModelRequest\x1a\x18.vae.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1avae/v1/model_service.proto\x12\x06vae.v1\x1a\x13vae/v1/tensor.proto\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x12ListModelsResponse\x12\x1d\n\x06models\x18\x01 \x03(\x0b\x32\r.vae.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x10GetModelResponse\x12\x1c\n\x05model\x18\x01 \x01(\x0b\x32\r.vae.v1.Model\"\xb2\x05\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65\x66\x61ult_version\x18\x02 \x01(\x08\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12(\n\x0cobservations\x18\x04 \x01(\x0b\x32\x12.vae.v1.TensorSpec\x12\'\n\x0bvalue_range\x18\x05 \x01(\x0b\x32\x12.vae.v1.ValueRange\x12#\n\x07latents\x18\x06 \x01(\x0b\x32\x12.vae.v1.TensorSpec\x12\x14\n\x0clatent_space\x18\x07 \x01(\t\x12\x0e\n\x06labels\x18\x08 \x03(\t\x12\x12\n\nlikelihood\x18\t \x01(\t\x12\r\n\x05prior\x18\n \x01(\t\x12\x1a\n\x12\x65xecution_provider\x18\x0b \x01(\t\x12\x16\n\x0emax_batch_size\x18\x0c \x01(\x05\x12\x19\n\x11max_request_items\x18\r \x01(\x03\x12\x0e\n\x06\x64igest\x18\x0e \x01(\t\x12<\n\x10training_metrics\x18\x0f \x03(\x0b\x32\".vae.v1.Model.TrainingMetricsEntry\x12\x12\n\ncode_count\x18\x10 \x01(\x03\x12)\n\rlatent_groups\x18\x11 \x03(\x0b\x32\x12.vae.v1.TensorSpec\x12\x31\n\nprecisions\x18\x12 \x03(\x0b\x32\x1d.vae.v1.Model.PrecisionsEntry\x12\x17\n\x0fpriority_levels\x18\x13 \x01(\x05\x12\x1e\n\x16\x64\x65\x66\x61ult_priority_level\x18\x14 \x01(\x05\x1a\x36\n\x14TrainingMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x31\n\x0fPrecisionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\x92\x01\n\x0cModelService\x12\x43\n\nListModels\x12\x19.vae.v1.ListModelsRequest\x1a\x1a.vae.v1.ListModelsResponse\x12=\n\x08GetModel\x12\x17.vae.v1.GetModelRequest\x1a\x18.vae.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODEL_TRAININGMETRICSENTRY']._loaded_options = None
   _globals['_MODEL_TRAININGMETRICSENTRY']._serialized_options = b'8\001'
+  _globals['_MODEL_PRECISIONSENTRY']._loaded_options = None
+  _globals['_MODEL_PRECISIONSENTRY']._serialized_options = b'8\001'
   _globals['_LISTMODELSREQUEST']._serialized_start=59
   _globals['_LISTMODELSREQUEST']._serialized_end=117
   _globals['_LISTMODELSRESPONSE']._serialized_start=119
@@ -43,9 +45,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELRESPONSE']._serialized_start=230
   _globals['_GETMODELRESPONSE']._serialized_end=278
   _globals['_MODEL']._serialized_start=281
-  _globals['_MODEL']._serialized_end=812
-  _globals['_MODEL_TRAININGMETRICSENTRY']._serialized_start=758
-  _globals['_MODEL_TRAININGMETRICSENTRY']._serialized_end=812
-  _globals['_MODELSERVICE']._serialized_start=815
-  _globals['_MODELSERVICE']._serialized_end=961
+  _globals['_MODEL']._serialized_end=971
+  _globals['_MODEL_TRAININGMETRICSENTRY']._serialized_start=866
+  _globals['_MODEL_TRAININGMETRICSENTRY']._serialized_end=920
+  _globals['_MODEL_PRECISIONSENTRY']._serialized_start=922
+  _globals['_MODEL_PRECISIONSENTRY']._serialized_end=971
+  _globals['_MODELSERVICE']._serialized_start=974
+  _globals['_MODELSERVICE']._serialized_end=1120
 # @@protoc_insertion_point(module_scope)

@@ -145,6 +145,26 @@ class Model(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class PrecisionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     DEFAULT_VERSION_FIELD_NUMBER: _builtins.int
     FAMILY_FIELD_NUMBER: _builtins.int
@@ -162,6 +182,9 @@ class Model(_message.Message):
     TRAINING_METRICS_FIELD_NUMBER: _builtins.int
     CODE_COUNT_FIELD_NUMBER: _builtins.int
     LATENT_GROUPS_FIELD_NUMBER: _builtins.int
+    PRECISIONS_FIELD_NUMBER: _builtins.int
+    PRIORITY_LEVELS_FIELD_NUMBER: _builtins.int
+    DEFAULT_PRIORITY_LEVEL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"models/NAME/versions/N"."""
     default_version: _builtins.bool
@@ -184,6 +207,10 @@ class Model(_message.Message):
     """SHA-256 of the version's manifest in hexadecimal: what exactly is being served."""
     code_count: _builtins.int
     """How many codes there are for each latent, which are 0 to code_count - 1; 0 where latents are real numbers."""
+    priority_levels: _builtins.int
+    """Levels of priority that a request may ask for, from 1, the most urgent."""
+    default_priority_level: _builtins.int
+    """Level of a request that asks for none."""
     @_builtins.property
     def observations(self) -> _tensor_pb2.TensorSpec:
         """Observations as Encode takes and Decode gives them."""
@@ -210,6 +237,10 @@ class Model(_message.Message):
     def latent_groups(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]:
         """How flat latents divide into groups that follow each other, from the top of a hierarchy; one group else."""
 
+    @_builtins.property
+    def precisions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Precision of the weights of each graph that runs, by its name, as in "decoder": "float32", "float16" or "int8"."""
+
     def __init__(
         self,
         *,
@@ -230,10 +261,13 @@ class Model(_message.Message):
         training_metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         code_count: _builtins.int = ...,
         latent_groups: _abc.Iterable[_tensor_pb2.TensorSpec] | None = ...,
+        precisions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        priority_levels: _builtins.int = ...,
+        default_priority_level: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latents", b"latents", "observations", b"observations", "value_range", b"value_range"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_count", b"code_count", "default_version", b"default_version", "digest", b"digest", "execution_provider", b"execution_provider", "family", b"family", "labels", b"labels", "latent_groups", b"latent_groups", "latent_space", b"latent_space", "latents", b"latents", "likelihood", b"likelihood", "max_batch_size", b"max_batch_size", "max_request_items", b"max_request_items", "name", b"name", "observations", b"observations", "prior", b"prior", "training_metrics", b"training_metrics", "value_range", b"value_range"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_count", b"code_count", "default_priority_level", b"default_priority_level", "default_version", b"default_version", "digest", b"digest", "execution_provider", b"execution_provider", "family", b"family", "labels", b"labels", "latent_groups", b"latent_groups", "latent_space", b"latent_space", "latents", b"latents", "likelihood", b"likelihood", "max_batch_size", b"max_batch_size", "max_request_items", b"max_request_items", "name", b"name", "observations", b"observations", "precisions", b"precisions", "prior", b"prior", "priority_levels", b"priority_levels", "training_metrics", b"training_metrics", "value_range", b"value_range"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

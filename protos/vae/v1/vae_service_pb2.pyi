@@ -168,6 +168,7 @@ class SampleRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     OBSERVATION_ENCODING_FIELD_NUMBER: _builtins.int
     INCLUDE_LATENTS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model: "models/NAME" or "models/NAME/versions/N"."""
     sample_count: _builtins.int
@@ -187,6 +188,8 @@ class SampleRequest(_message.Message):
     """How observations are written into the response."""
     include_latents: _builtins.bool
     """Whether the response also carries the latents that were decoded."""
+    priority: _builtins.int
+    """How urgent it is: 1 is the most urgent level. Not given: the model's default_priority_level (ModelService/GetModel)."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Class labels of a conditional model: one for all items, or one for each. Must be empty for other models."""
@@ -202,10 +205,11 @@ class SampleRequest(_message.Message):
         labels: _abc.Iterable[_builtins.int] | None = ...,
         observation_encoding: Global___ObservationEncoding.ValueType = ...,
         include_latents: _builtins.bool = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "_temperature", b"_temperature", "seed", b"seed", "start_index", b"start_index", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "_temperature", b"_temperature", "include_latents", b"include_latents", "labels", b"labels", "model", b"model", "observation_encoding", b"observation_encoding", "sample_count", b"sample_count", "seed", b"seed", "start_index", b"start_index", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "_temperature", b"_temperature", "include_latents", b"include_latents", "labels", b"labels", "model", b"model", "observation_encoding", b"observation_encoding", "priority", b"priority", "sample_count", b"sample_count", "seed", b"seed", "start_index", b"start_index", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -289,6 +293,7 @@ class EncodeRequest(_message.Message):
     START_INDEX_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model: "models/NAME" or "models/NAME/versions/N"."""
     include_latents: _builtins.bool
@@ -297,6 +302,8 @@ class EncodeRequest(_message.Message):
     """Seed of the draw; only with include_latents. Not given: the service picks one and reports it."""
     start_index: _builtins.int
     """Index of the first item in the seed's endless sequence; only with include_latents. Not given: 0."""
+    priority: _builtins.int
+    """How urgent it is: 1 is the most urgent level. Not given: the model's default_priority_level (ModelService/GetModel)."""
     @_builtins.property
     def observations(self) -> _tensor_pb2.Tensor:
         """The observations, [items, ...observation shape]: float32, finite, in the model's value range; or uint8, where
@@ -321,10 +328,11 @@ class EncodeRequest(_message.Message):
         start_index: _builtins.int | None = ...,
         labels: _abc.Iterable[_builtins.int] | None = ...,
         images: _abc.Iterable[_builtins.bytes] | None = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "observations", b"observations", "seed", b"seed", "start_index", b"start_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "images", b"images", "include_latents", b"include_latents", "labels", b"labels", "model", b"model", "observations", b"observations", "seed", b"seed", "start_index", b"start_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "images", b"images", "include_latents", b"include_latents", "labels", b"labels", "model", b"model", "observations", b"observations", "priority", b"priority", "seed", b"seed", "start_index", b"start_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -408,6 +416,7 @@ class DecodeRequest(_message.Message):
     LATENT_SPACE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     OBSERVATION_ENCODING_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model: "models/NAME" or "models/NAME/versions/N"."""
     latent_space: _builtins.str
@@ -416,6 +425,8 @@ class DecodeRequest(_message.Message):
     """
     observation_encoding: Global___ObservationEncoding.ValueType
     """How observations are written into the response."""
+    priority: _builtins.int
+    """How urgent it is: 1 is the most urgent level. Not given: the model's default_priority_level (ModelService/GetModel)."""
     @_builtins.property
     def latents(self) -> _tensor_pb2.Tensor:
         """The latents, [items, ...latent shape]: float32, finite; or int64, 0 to code_count - 1, where they are codes."""
@@ -432,10 +443,11 @@ class DecodeRequest(_message.Message):
         latent_space: _builtins.str | None = ...,
         labels: _abc.Iterable[_builtins.int] | None = ...,
         observation_encoding: Global___ObservationEncoding.ValueType = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_latent_space", b"_latent_space", "latent_space", b"latent_space", "latents", b"latents"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_latent_space", b"_latent_space", "labels", b"labels", "latent_space", b"latent_space", "latents", b"latents", "model", b"model", "observation_encoding", b"observation_encoding"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_latent_space", b"_latent_space", "labels", b"labels", "latent_space", b"latent_space", "latents", b"latents", "model", b"model", "observation_encoding", b"observation_encoding", "priority", b"priority"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__latent_space: _TypeAlias = _typing.Literal["latent_space"]  # noqa: Y015
     _WhichOneofArgType__latent_space: _TypeAlias = _typing.Literal["_latent_space", b"_latent_space"]  # noqa: Y015
@@ -497,6 +509,7 @@ class ReconstructRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     OBSERVATION_ENCODING_FIELD_NUMBER: _builtins.int
     INCLUDE_LATENTS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model: "models/NAME" or "models/NAME/versions/N"."""
     seed: _builtins.int
@@ -507,6 +520,8 @@ class ReconstructRequest(_message.Message):
     """How observations are written into the response."""
     include_latents: _builtins.bool
     """Whether the response also carries the latents that were decoded."""
+    priority: _builtins.int
+    """How urgent it is: 1 is the most urgent level. Not given: the model's default_priority_level (ModelService/GetModel)."""
     @_builtins.property
     def observations(self) -> _tensor_pb2.Tensor:
         """The observations, as for Encode."""
@@ -530,10 +545,11 @@ class ReconstructRequest(_message.Message):
         labels: _abc.Iterable[_builtins.int] | None = ...,
         observation_encoding: Global___ObservationEncoding.ValueType = ...,
         include_latents: _builtins.bool = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "observations", b"observations", "seed", b"seed", "start_index", b"start_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "images", b"images", "include_latents", b"include_latents", "labels", b"labels", "model", b"model", "observation_encoding", b"observation_encoding", "observations", b"observations", "seed", b"seed", "start_index", b"start_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "images", b"images", "include_latents", b"include_latents", "labels", b"labels", "model", b"model", "observation_encoding", b"observation_encoding", "observations", b"observations", "priority", b"priority", "seed", b"seed", "start_index", b"start_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -652,6 +668,7 @@ class InterpolateRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     OBSERVATION_ENCODING_FIELD_NUMBER: _builtins.int
     INCLUDE_LATENTS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model: "models/NAME" or "models/NAME/versions/N"."""
     steps: _builtins.int
@@ -662,6 +679,8 @@ class InterpolateRequest(_message.Message):
     """How observations are written into the response."""
     include_latents: _builtins.bool
     """Whether the response also carries the latents that were decoded."""
+    priority: _builtins.int
+    """How urgent it is: 1 is the most urgent level. Not given: the model's default_priority_level (ModelService/GetModel)."""
     @_builtins.property
     def start(self) -> Global___Points:
         """Where the ways start."""
@@ -685,10 +704,11 @@ class InterpolateRequest(_message.Message):
         labels: _abc.Iterable[_builtins.int] | None = ...,
         observation_encoding: Global___ObservationEncoding.ValueType = ...,
         include_latents: _builtins.bool = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "include_latents", b"include_latents", "interpolation", b"interpolation", "labels", b"labels", "model", b"model", "observation_encoding", b"observation_encoding", "start", b"start", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "include_latents", b"include_latents", "interpolation", b"interpolation", "labels", b"labels", "model", b"model", "observation_encoding", b"observation_encoding", "priority", b"priority", "start", b"start", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -759,6 +779,7 @@ class TraverseRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     OBSERVATION_ENCODING_FIELD_NUMBER: _builtins.int
     INCLUDE_LATENTS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model: "models/NAME" or "models/NAME/versions/N"."""
     unit: _builtins.int
@@ -773,6 +794,8 @@ class TraverseRequest(_message.Message):
     """How observations are written into the response."""
     include_latents: _builtins.bool
     """Whether the response also carries the latents that were decoded."""
+    priority: _builtins.int
+    """How urgent it is: 1 is the most urgent level. Not given: the model's default_priority_level (ModelService/GetModel)."""
     @_builtins.property
     def points(self) -> Global___Points:
         """Where to start from. Not given: one item of zeros."""
@@ -793,10 +816,11 @@ class TraverseRequest(_message.Message):
         labels: _abc.Iterable[_builtins.int] | None = ...,
         observation_encoding: Global___ObservationEncoding.ValueType = ...,
         include_latents: _builtins.bool = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum", "points", b"points"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "include_latents", b"include_latents", "labels", b"labels", "maximum", b"maximum", "minimum", b"minimum", "model", b"model", "observation_encoding", b"observation_encoding", "points", b"points", "steps", b"steps", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "include_latents", b"include_latents", "labels", b"labels", "maximum", b"maximum", "minimum", b"minimum", "model", b"model", "observation_encoding", b"observation_encoding", "points", b"points", "priority", b"priority", "steps", b"steps", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
     _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
@@ -872,6 +896,7 @@ class ScoreRequest(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     START_INDEX_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model: "models/NAME" or "models/NAME/versions/N"."""
     draws: _builtins.int
@@ -882,6 +907,8 @@ class ScoreRequest(_message.Message):
     """Seed of the draws. Not given: the service picks one and reports it."""
     start_index: _builtins.int
     """Index of the first item in the seed's endless sequence. Not given: 0."""
+    priority: _builtins.int
+    """How urgent it is: 1 is the most urgent level. Not given: the model's default_priority_level (ModelService/GetModel)."""
     @_builtins.property
     def observations(self) -> _tensor_pb2.Tensor:
         """The observations, as for Encode."""
@@ -904,10 +931,11 @@ class ScoreRequest(_message.Message):
         seed: _builtins.int | None = ...,
         start_index: _builtins.int | None = ...,
         labels: _abc.Iterable[_builtins.int] | None = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "observations", b"observations", "seed", b"seed", "start_index", b"start_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "draws", b"draws", "images", b"images", "labels", b"labels", "model", b"model", "observations", b"observations", "seed", b"seed", "start_index", b"start_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_start_index", b"_start_index", "draws", b"draws", "images", b"images", "labels", b"labels", "model", b"model", "observations", b"observations", "priority", b"priority", "seed", b"seed", "start_index", b"start_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015

@@ -1,8 +1,9 @@
 """Sockets and the one thread that polls them.
 
 The thread reads what has arrived on every connection, runs the handlers until they await, and
-sends. When nothing waits to be read, callbacks of `when_idle` run: that is where batches of small
-models are cut, so that a batch holds everything that has arrived and nobody waits for a clock.
+sends. When nothing waits to be read, callbacks of `when_idle` run, each once in turn: that is where
+batches of small models are cut, so that a batch holds everything that has arrived and nobody waits
+for a clock. Where something always waits to be read they run all the same, every few rounds.
 """
 
 import asyncio
@@ -45,6 +46,7 @@ _SPARE_LIFETIMES: Final = ConnectionLifetimes(
 )
 _HEALTH: Final = "grpc.health.v1.Health"
 _REFUSALS_LOGGED: Final = 10.0  # seconds between lines about connections that are refused
+_MOST_ROUNDS: Final = 4  # of reading, before what waits for an idle moment runs without one
 
 
 class Http2Transport:
@@ -75,6 +77,7 @@ class Http2Transport:
         self._refusal_logged = -_REFUSALS_LOGGED
         self._unsent: set[Connection] = set()
         self._idle: list[Callable[[], bool]] = []
+        self._rounds = 0  # of reading, since they last ran
         self._soon: deque[Callable[[], object]] = deque()
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
@@ -191,8 +194,10 @@ class Http2Transport:
             for number, mask in events:
                 if (handler := self._handlers.get(number)) is not None:
                     self._guard(handler, mask)
-            if not events and self._idle:
-                self._run_idle()
+            if self._idle:
+                self._rounds += 1
+                if not events or self._rounds >= _MOST_ROUNDS:
+                    self._run_idle()
             now = time.monotonic()
             if now >= next_tick:
                 next_tick = now + _TICK
@@ -213,6 +218,7 @@ class Http2Transport:
             self.log.error("transport_failed", exc_info=error)
 
     def _run_idle(self) -> None:
+        self._rounds = 0
         callbacks, self._idle = self._idle, []
         for callback in callbacks:
             if callback():
