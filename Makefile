@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 
 .PHONY: help setup demo serve test test-slow test-gpu test-load test-deploy fleet bench bench-quick \
-	check format protos image render clean
+	check format protos image images render clean
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,7 +35,7 @@ test-gpu: setup ## The tests that need a CUDA device.
 test-load: setup ## The tests that send load over loopback.
 	$(BIN)/python -m pytest -m load
 
-fleet: setup ## Three replicas under load that come, go, die and fall silent; a table.
+fleet: setup ## Three replicas under load that come, go, die and are cut off (root); a table.
 	$(BIN)/python -m pytest -m load tests/fleet
 
 test-deploy: setup ## The tests of monitoring with Debian's Prometheus, which it installs (root).
@@ -66,6 +66,9 @@ protos: setup ## Generates the code of protos/ again.
 
 image: setup ## Builds the CPU image without a registry, runs it and calls it (root, Debian).
 	PYTHON=$(BIN)/python deploy/docker/smoke
+
+images: setup ## Builds every image, and runs the pipeline's manifests with them (root, Debian).
+	PYTHON=$(BIN)/python deploy/docker/smoke service service-gpu training export
 
 render: setup ## Kubernetes manifests of every overlay; they go to out/.
 	mkdir -p out

@@ -3,16 +3,18 @@
     python -m scripts.capacity [RESULT.json]
 
 A fleet is sized by CPU time per item, which was measured; how full a replica may run comes from a
-simulation of its queue, which the same measurements check.
+simulation of its queue. The same measurements check that; latencies by simulating their generator.
 """
 
+import bisect
 import json
 import math
+import statistics
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +31,10 @@ NODE_GBITS = 25.0
 MANY = 1000  # replicas that no client should hold a connection to each of
 RATES = (1_000, 100_000, 10_000_000)
 _REQUESTS = 200_000
-_CPU = "server CPU us/request"
+_SEEN = 50_000
+_SUBJECT = ("service", "Decode", "load")  # of the results, what is used here
+_CPU, _CLIENT_CPU = "server CPU us/request", "client CPU us/request"
+_P50, _P99, _LAG = "p50 ms", "p99 ms", "generator lag p99 ms"
 
 
 @dataclass(frozen=True)
@@ -56,22 +61,28 @@ WORKLOADS = (
 
 
 class Measured:
-    """The medians of the service's Decode in a file of benchmarks/results/."""
+    """The rounds of the service's Decode in a file of benchmarks/results/."""
 
     def __init__(self, path: Path) -> None:
-        self._medians: list[dict[str, Any]] = json.loads(path.read_text())["medians"]
+        self._rounds: dict[tuple[str, str], list[Mapping[str, float]]] = {}
+        for entry in json.loads(path.read_text())["rounds"]:
+            subject = entry["subject"]
+            if (subject["server"], subject["api"], subject["client"]) == _SUBJECT:
+                rounds = self._rounds.setdefault((subject["model"], subject["load"]), [])
+                rounds.append(entry["metrics"])
 
-    def metrics(self, model: str, load: str) -> Mapping[str, float]:
-        """What was measured of a model under a load. Raises KeyError for one that was not."""
-        for entry in self._medians:
-            named = (entry["model"], entry["load"], entry["server"], entry["api"], entry["client"])
-            if named == (model, load, "service", "Decode", "load"):
-                return dict(entry["metrics"])
-        raise KeyError(f"no result of {model}, {load}")
+    def rounds(self, model: str, load: str) -> list[Mapping[str, float]]:
+        """What each round measured of a model. Raises KeyError for a load that was not."""
+        return self._rounds[model, load]
 
-    def cpu(self, model: str, load: str) -> float:
-        """Microseconds of the service's CPU for a request."""
-        return self.metrics(model, load)[_CPU]
+    def cpu(self, model: str, load: str, whose: str = _CPU) -> float:
+        """Microseconds of CPU for a request, the service's or the generator's: the median."""
+        return statistics.median(each[whose] for each in self.rounds(model, load))
+
+    def open_loop(self) -> tuple[str, float]:
+        """The load of Poisson arrivals at the dense model, and how many came a second."""
+        [load] = (load for model, load in self._rounds if (model, load[:8]) == ("mlp", "Poisson "))
+        return load, float(load.split()[1].removesuffix("/s").replace(",", ""))
 
 
 @dataclass(frozen=True)
@@ -82,9 +93,10 @@ class BatchCost:
     each: float
 
     @classmethod
-    def of(cls, measured: Measured) -> "BatchCost":
+    def of(cls, measured: Measured, whose: str = _CPU) -> "BatchCost":
         """From the dense model with one caller (batches of 1) and with 64 (batches of 64)."""
-        one, full = measured.cpu("mlp", "1 callers"), measured.cpu("mlp", "64 callers") * BATCH
+        one = measured.cpu("mlp", "1 callers", whose)
+        full = measured.cpu("mlp", "64 callers", whose) * BATCH
         each = (full - one) / (BATCH - 1)
         return cls(one - each, each)
 
@@ -133,6 +145,55 @@ def simulate(cost: BatchCost, rate: float, requests: int = _REQUESTS, seed: int 
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What a simulated load generator sees: latencies, and how late it is itself (99 %), in ms."""
+
+    p50: float
+    p99: float
+    lag: float
+
+
+def observe(
+    cost: BatchCost, generator: BatchCost, rate: float, requests: int = _SEEN, seed: int = 0
+) -> Seen:
+    """The same replica as a generator with a core of its own sees it (benchmarks.loops.open_loop).
+
+    It is a queue too: it sends what is due at once and takes what has been answered at once, half
+    of its cost for each, and cannot send while it takes. Latencies count from when a call was due.
+    """
+    due = np.cumsum(np.random.default_rng(seed).exponential(1e6 / rate, requests)).tolist()
+    latencies: list[float] = []
+    lags: list[float] = []
+    sent: deque[tuple[float, float]] = deque()  # when it was sent, and due
+    done: deque[tuple[float, list[float]]] = deque()  # when a batch ends, and its calls were due
+    now = free = 0.0
+    first = 0
+    while len(latencies) < requests:
+        last = bisect.bisect_right(due, now, first)
+        if last > first:
+            lags += [now - moment for moment in due[first:last]]
+            now += generator.batch(last - first) / 2
+            sent += [(now, moment) for moment in due[first:last]]
+            first = last
+        while sent and (start := max(free, sent[0][0])) <= now:
+            batch = [sent.popleft()[1]]
+            while sent and sent[0][0] <= start and len(batch) < BATCH:
+                batch.append(sent.popleft()[1])
+            free = start + cost.batch(len(batch))
+            done.append((free, batch))
+        next_due = due[first] if first < requests else math.inf
+        now = max(now, min(next_due, done[0][0] if done else math.inf))
+        answered: list[float] = []
+        while done and done[0][0] <= now:
+            answered += done.popleft()[1]
+        if answered:
+            now += generator.batch(len(answered)) / 2
+            latencies += [now - moment for moment in answered]
+    p50, p99 = np.percentile(latencies, (50, 99)) / 1000
+    return Seen(float(p50), float(p99), float(np.percentile(lags, 99)) / 1000)
+
+
+@dataclass(frozen=True)
 class Fleet:
     """What it takes to decode `rate` items a second. Bandwidth is of the answers, in Gbit/s."""
 
@@ -176,19 +237,27 @@ def _costs(measured: Measured) -> Iterator[str]:
 
 def _queues(measured: Measured) -> Iterator[str]:
     cost = BatchCost.of(measured)
-    sixteen = measured.cpu("mlp", "16 callers")
-    open_loop = "Poisson 3,980/s"
-    seen, simulated = measured.metrics("mlp", open_loop), simulate(cost, 3980)
+    load, rate = measured.open_loop()
     law = f"{cost.fixed:.0f} + {cost.each:.1f} n us of CPU"
     yield f"A batch of n requests costs {law}, so a replica bears {cost.most():,.0f}"
-    yield "requests a second. What that says of loads that it was not made from:"
+    yield "requests a second. What that says of loads that it was not made from, in us of CPU for a"
+    yield "request:"
     yield ""
-    yield "| load | | said | measured |"
+    yield "| load | said | measured |"
+    yield "| --- | --- | --- |"
+    yield f"| 16 callers | {cost.batch(16) / 16:.0f} | {measured.cpu('mlp', '16 callers'):.0f} |"
+    yield f"| {load} | {simulate(cost, rate).cpu:.0f} | {measured.cpu('mlp', load):.0f} |"
+    yield ""
+    yield f"And of latencies under {load}, where the load generator is a queue as well:"
+    yield ""
+    yield "| | generator late by (p99), ms | p50, ms | p99, ms |"
     yield "| --- | --- | --- | --- |"
-    yield f"| 16 callers | CPU, us/request | {cost.batch(16) / 16:.1f} | {sixteen:.1f} |"
-    yield f"| {open_loop} | CPU, us/request | {simulated.cpu:.0f} | {seen[_CPU]:.0f} |"
-    yield f"| | p50, ms | {simulated.p50:.2f} | {seen['p50 ms']:.2f} |"
-    yield f"| | p99, ms | {simulated.p99:.2f} | {seen['p99 ms']:.2f} |"
+    alone = simulate(cost, rate)
+    seen = observe(cost, BatchCost.of(measured, _CLIENT_CPU), rate)
+    yield f"| said of the service alone | | {alone.p50:.2f} | {alone.p99:.2f} |"
+    yield f"| said with the generator | {seen.lag:.2f} | {seen.p50:.2f} | {seen.p99:.2f} |"
+    for each in sorted(measured.rounds("mlp", load), key=lambda each: each[_LAG]):
+        yield f"| measured, a round | {each[_LAG]:.2f} | {each[_P50]:.2f} | {each[_P99]:.2f} |"
     yield ""
     yield "| share of the most | requests/s of a replica | p50, ms | p99, ms | CPU busy | waiting |"
     yield "| --- | --- | --- | --- | --- | --- |"

@@ -36,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         try:
             service = ServiceProcess(process, lambda line: print(f"   {line}"), "127.0.0.1")
             service.wait_until_ready()
+            assert service.says("/readyz")
             with VaeClient(service.target) as client:
                 drawn = client.sample("digits", 4, seed=7)
                 posterior = client.encode("digits", drawn.observations)

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +33,8 @@ class ServiceProcess:
         self._reader.start()
         listening = self.wait_for("listening")
         self.target = f"{host}:{listening['port']}"
-        self.metrics_url = f"http://127.0.0.1:{listening['metrics_port']}/metrics"
+        self._http = f"http://{host}:{listening['metrics_port']}"
+        self.metrics_url = f"{self._http}/metrics"
 
     def wait_for(self, name: str) -> dict[str, Any]:
         """The next log event of that name. Raises RuntimeError if the service ends before."""
@@ -68,6 +70,17 @@ class ServiceProcess:
         with urllib.request.urlopen(self.metrics_url, timeout=10) as response:
             return str(response.read().decode())
 
+    def says(self, probe: str) -> bool:
+        """Whether a probe over HTTP, as "/readyz", is answered with 200, and not with 503."""
+        try:
+            with urllib.request.urlopen(f"{self._http}{probe}", timeout=10) as response:
+                return bool(response.status == 200)
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
+            error.close()
+            return False
+
     def stop(self) -> int:
         """Sends SIGTERM, waits for the drain and returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
@@ -94,13 +107,15 @@ def running_service(
     echo: Callable[[str], None] = lambda line: None,
     credentials: grpc.ChannelCredentials | None = None,
     listen: str = "127.0.0.1:0",
+    within: Sequence[str] = (),
 ) -> Iterator[ServiceProcess]:
     """A service of repository, ready for requests.
 
     `options` are further command-line options, `credentials` those of a client of TLS; `echo` gets
-    every line of the log. Ends the process when the block ends, if nobody has.
+    every line of the log; `within` is a command that runs the service's, as `ip netns exec NAME`.
+    Ends the process when the block ends, if nobody has.
     """
-    command = [sys.executable, "-m", "service", "--repository", str(repository)]
+    command = [*within, sys.executable, "-m", "service", "--repository", str(repository)]
     command += ["--listen", listen, "--metrics-port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         service = None

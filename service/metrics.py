@@ -7,9 +7,8 @@ unknown names cannot make time series.
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -208,12 +207,6 @@ class Metrics(Collector):
             for level in range(1, levels + 1):
                 queue.add_metric((*graph, str(level)), waiting.get(level, 0))
         yield from (queue, info, load, sessions, failures)
-
-
-def serve_metrics(host: str, port: int, registry: CollectorRegistry) -> tuple[WSGIServer, int]:
-    """Starts /metrics on an address; returns the server and its port. Port 0 takes a free one."""
-    server, _ = start_http_server(port, host, registry)
-    return server, int(server.server_address[1])
 
 
 def _labels(key: tuple[str, int, str]) -> tuple[str, str, str]:

@@ -2,9 +2,9 @@
 
 The kernel spreads connections over the processes, so clients need several connections to reach
 all of them (many clients have them, or a load balancer does). This process starts the others,
-restarts one that dies, passes SIGTERM on, and merges their metrics: every series gets a label
-`process`, so that nothing is counted twice and a sum is right. They end with it (`lifeline`). Each
-follows the repository by itself; what one is asked to load, all do (`wanted`).
+restarts one that dies, passes SIGTERM on, and speaks for all of them over HTTP (`merged`). They end
+with it (`lifeline`). Each follows the repository by itself; what one is asked to load, all do
+(`wanted`).
 
 Triton's ModelStatistics are those of the process that a connection reached.
 """
@@ -18,26 +18,20 @@ import socket
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.core import Metric
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 
 from service.lifeline import lifeline
 from service.logs import Logger
-from service.metrics import serve_metrics
+from service.merged import MergedMetrics, all_say_yes
+from service.probes import ALIVE, READY, runs, serve_probes
 from service.server import longest_drain
 from service.session import cpu_quota
 from service.settings import Settings
 
-_SCRAPE_SECONDS = 5.0
 _FIRST_DELAY = 1.0
 _LAST_DELAY = 30.0
 _SOUND_SECONDS = 60.0
@@ -86,7 +80,12 @@ async def supervise(settings: Settings, arguments: Sequence[str], log: Logger) -
         loop.add_signal_handler(number, stopping.set)
     children: dict[int, _Child] = {}
     registry = CollectorRegistry()
-    registry.register(_Merged(children))
+
+    def ports() -> dict[int, int]:
+        known = list(children.values())
+        return {child.index: port for child in known if (port := child.metrics_port) is not None}
+
+    registry.register(MergedMetrics(ports))
     restarts = Counter(
         "vae_process_restarts_total",
         "Processes that died and were started again.",
@@ -97,8 +96,13 @@ async def supervise(settings: Settings, arguments: Sequence[str], log: Logger) -
         lifeline() as descriptor,
         _shared_file(settings) as wanted,
     ):
-        metrics_server, metrics_port = serve_metrics(
-            settings.metrics_host, settings.metrics_port, registry
+        alive = runs(loop)
+        metrics_server, metrics_port = serve_probes(
+            settings.metrics_host,
+            settings.metrics_port,
+            registry,
+            lambda: alive() and all_say_yes(ports, ALIVE),
+            lambda: bool(ports()) and not stopping.is_set() and all_say_yes(ports, READY),
         )
         log.info("listening", processes=settings.processes, port=port, metrics_port=metrics_port)
         command = _command(settings, arguments, port, descriptor, wanted)
@@ -225,39 +229,3 @@ async def _forward_log(child: _Child) -> None:
         if event.get("event") == "listening":
             child.metrics_port = event["metrics_port"]
         sys.stderr.write(json.dumps(event) + "\n")
-
-
-class _Merged(Collector):
-    """The metrics of all processes, each sample with the number of its process."""
-
-    def __init__(self, children: dict[int, _Child]) -> None:
-        self._children = children
-
-    def collect(self) -> Iterator[Metric]:
-        """Asks every process, all at once; one that does not answer is left out."""
-        merged: dict[str, Metric] = {}
-        children = list(self._children.values())
-        with ThreadPoolExecutor(max(len(children), 1)) as threads:
-            scraped = list(threads.map(_scrape, children))
-        for child, families in zip(children, scraped, strict=True):
-            for family in families:
-                whole = merged.setdefault(
-                    family.name, Metric(family.name, family.documentation, family.type)
-                )
-                for sample in family.samples:
-                    labels = {**sample.labels, "process": str(child.index)}
-                    whole.samples.append(sample._replace(labels=labels))
-        yield from merged.values()
-
-
-def _scrape(child: _Child) -> list[Metric]:
-    port = child.metrics_port
-    if port is None:
-        return []
-    url = f"http://127.0.0.1:{port}/metrics"
-    try:
-        with urllib.request.urlopen(url, timeout=_SCRAPE_SECONDS) as response:
-            text = response.read().decode()
-    except (urllib.error.URLError, OSError):
-        return []
-    return list(text_string_to_metric_families(text))

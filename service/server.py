@@ -22,11 +22,12 @@ from service.latent_servicer import LatentServicer
 from service.lifeline import hold
 from service.loading import loader
 from service.logs import Logger
-from service.metrics import Metrics, serve_metrics
+from service.metrics import Metrics
 from service.model import Models
 from service.model_servicer import MODEL_SERVICE, ModelServicer
 from service.object_source import ObjectSource
 from service.observations import Observing
+from service.probes import runs, serve_probes
 from service.reflection import reflection_methods
 from service.repository import RepositoryError
 from service.servicer import VAE_SERVICE, Servicer
@@ -172,8 +173,13 @@ async def serve(settings: Settings, log: Logger) -> None:
         transport.add(methods if tracing is None else tracing.traced(methods))
     transport.add(health.methods())
     transport.add(reflection_methods((*services, HEALTH_SERVICE)))
-    metrics_server, metrics_port = serve_metrics(
-        settings.metrics_host, settings.metrics_port, metrics.registry
+    alive = runs(loop)
+    metrics_server, metrics_port = serve_probes(
+        settings.metrics_host,
+        settings.metrics_port,
+        metrics.registry,
+        alive,
+        lambda: health.ready and alive(),
     )
 
     async def listen() -> None:

@@ -46,9 +46,9 @@ class Settings(BaseModel):
     )
     listen: str = Field("[::]:8500", pattern=r"^.+:\d{1,5}$", description="gRPC address, HOST:PORT")
     metrics_port: int = Field(
-        9090, ge=0, le=65535, description="port of /metrics; 0 takes a free one"
+        9090, ge=0, le=65535, description="port of /metrics, /livez, /readyz; 0 takes a free one"
     )
-    metrics_host: str = Field("0.0.0.0", description="address of /metrics")  # noqa: S104 - scraped
+    metrics_host: str = Field("0.0.0.0", description="their address")  # noqa: S104 - scraped
     reuse_port: bool = Field(False, description="share the port with other processes: true, false")
     processes: int = Field(
         1, ge=1, le=1024, description="processes on one port, with a core or more for each"

@@ -15,10 +15,11 @@ from scripts.capacity import (
     Measured,
     Workload,
     fleet,
+    observe,
     page,
     simulate,
 )
-from tests.deploy.rendered import one, render
+from scripts.rendered import one, render
 
 MEASURED = Measured(RESULT)
 
@@ -52,6 +53,22 @@ def test_a_light_load_is_served_one_by_one_without_waiting() -> None:
     queue = simulate(cost, rate=10)
     assert queue.p50 == pytest.approx(cost.batch(1) / 1000)
     assert queue.waiting < 0.001
+
+
+def test_a_generator_that_costs_nothing_sees_what_the_replica_does() -> None:
+    cost = BatchCost(160.0, 34.0)
+    alone = simulate(cost, rate=4000, requests=5000)
+    seen = observe(cost, BatchCost(0.0, 0.0), rate=4000, requests=5000)
+    assert (seen.p50, seen.p99) == (pytest.approx(alone.p50), pytest.approx(alone.p99))
+    assert seen.lag == 0.0
+
+
+def test_a_generator_that_is_busy_is_late_and_adds_its_own_time() -> None:
+    cost, generator = BatchCost(160.0, 34.0), BatchCost(70.0, 6.0)
+    light = observe(cost, generator, rate=1, requests=100)
+    assert light.p50 == pytest.approx((cost.batch(1) + generator.batch(1)) / 1000)
+    assert light.lag == 0.0
+    assert observe(cost, generator, rate=4000, requests=5000).lag > 0.01
 
 
 def test_a_load_beyond_what_a_replica_bears_never_stops_growing() -> None:

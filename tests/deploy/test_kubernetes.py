@@ -1,25 +1,12 @@
 """What the manifests say of the service is true of the service."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import grpc
 import pytest
 
-from scripts.launch import running_service
-from service.health import HEALTH_SERVICE
-from service.inference_v2 import INFERENCE_SERVICE
-from service.model_servicer import MODEL_SERVICE
-from service.server import longest_drain
-from service.servicer import VAE_SERVICE
-from service.settings import Settings, read_settings
-from tests.deploy.metric_names import metrics, rules
-from tests.deploy.rendered import (
+from scripts.rendered import (
     COMPONENTS,
-    KUBERNETES,
     OVERLAYS,
     Manifest,
     environment,
@@ -27,9 +14,16 @@ from tests.deploy.rendered import (
     render,
     render_with,
 )
-from tests.service.transport.certificates import issue, make_authority
+from service.health import HEALTH_SERVICE, LIVENESS
+from service.inference_v2 import INFERENCE_SERVICE
+from service.model_servicer import MODEL_SERVICE
+from service.probes import ALIVE, READY
+from service.server import longest_drain
+from service.servicer import VAE_SERVICE
+from service.settings import Settings, read_settings
+from tests.deploy.metric_names import metrics, rules
 
-READY = {VAE_SERVICE, MODEL_SERVICE, INFERENCE_SERVICE}
+SERVICES = {VAE_SERVICE, MODEL_SERVICE, INFERENCE_SERVICE}
 
 
 def service_container(manifests: list[Manifest]) -> Manifest:
@@ -62,6 +56,10 @@ def test_there_is_time_to_drain_before_the_pod_is_killed(manifests: list[Manifes
     assert pod["terminationGracePeriodSeconds"] >= longest_drain(settings) + 5
 
 
+def test_a_rollout_gives_clients_time_to_look_the_name_up_again(manifests: list[Manifest]) -> None:
+    assert one(manifests, "Deployment")["spec"]["minReadySeconds"] >= 10  # docs/clients.md
+
+
 def test_the_ports_are_those_that_the_service_listens_on(manifests: list[Manifest]) -> None:
     container = service_container(manifests)
     settings = settings_of(manifests, container)
@@ -72,18 +70,23 @@ def test_the_ports_are_those_that_the_service_listens_on(manifests: list[Manifes
     }
 
 
-def test_probes_ask_for_readiness_by_a_name_that_health_knows_and_for_life_by_none(
+def asked_by(probe: Manifest) -> str:
+    """What a probe asks for: a name of gRPC's health, or a path of HTTP."""
+    if "httpGet" in probe:
+        assert probe["httpGet"]["port"] == "metrics"
+        return str(probe["httpGet"]["path"])
+    assert probe["grpc"]["port"] == 8500
+    return str(probe["grpc"].get("service", LIVENESS))
+
+
+def test_probes_ask_for_readiness_and_life_in_a_way_that_the_service_answers(
     manifests: list[Manifest],
 ) -> None:
     container = service_container(manifests)
-    for probe in ("startupProbe", "readinessProbe"):
-        asked = (
-            container[probe].get("grpc", {}).get("service")
-            or container[probe]["exec"]["command"][-1]
-        )
-        assert asked in READY
-    alive = container["livenessProbe"]
-    assert alive.get("grpc") == {"port": 8500} or alive["exec"]["command"][-1].endswith(".py")
+    tls = settings_of(manifests, container).tls_certificate is not None
+    asked = {name: asked_by(container[f"{name}Probe"]) for name in ("startup", "readiness")}
+    assert set(asked.values()) == {READY if tls else VAE_SERVICE}  # gRPC's probes know no TLS
+    assert asked_by(container["livenessProbe"]) == (ALIVE if tls else LIVENESS)
     startup = container["startupProbe"]
     assert startup["periodSeconds"] * startup["failureThreshold"] >= 300
 
@@ -142,7 +145,7 @@ def test_the_gpu_overlay_asks_for_a_card_and_refuses_to_run_without_cuda() -> No
 
 def test_the_gateway_lets_the_public_apis_through_and_no_reflection(tmp_path: Path) -> None:
     [rule] = one(render_with("gateway", tmp_path), "GRPCRoute")["spec"]["rules"]
-    assert {match["method"]["service"] for match in rule["matches"]} == READY | {HEALTH_SERVICE}
+    assert {match["method"]["service"] for match in rule["matches"]} == SERVICES | {HEALTH_SERVICE}
 
 
 def test_kserve_gives_the_service_settings_and_time_that_it_has() -> None:
@@ -151,39 +154,3 @@ def test_kserve_gives_the_service_settings_and_time_that_it_has() -> None:
     assert settings.repository == "/mnt/models"
     assert longest_drain(settings) <= 30
     assert container["readinessProbe"]["grpc"]["service"] == INFERENCE_SERVICE
-
-
-def test_the_probe_of_the_component_tls_tells_ready_alive_and_gone(
-    digits_repository: Path, tmp_path: Path
-) -> None:
-    make_authority(tmp_path)
-    issue(tmp_path, "server")
-    certificate, key, authority = (
-        tmp_path / name for name in ("server.crt", "server.key", "ca.crt")
-    )
-    options = ("--tls-certificate", certificate, "--tls-key", key, "--tls-client-ca", authority)
-    credentials = grpc.ssl_channel_credentials(
-        authority.read_bytes(), key.read_bytes(), certificate.read_bytes()
-    )
-
-    def probe(target: str, *arguments: str) -> int:
-        script = KUBERNETES / "components" / "tls" / "probe.py"
-        variables = {
-            "VAE_LISTEN": target,
-            "VAE_TLS_CERTIFICATE": str(certificate),
-            "VAE_TLS_KEY": str(key),
-            "VAE_TLS_CLIENT_CA": str(authority),
-        }
-        return subprocess.run(
-            [sys.executable, str(script), *arguments],
-            env=os.environ | variables,
-            capture_output=True,
-            check=False,
-        ).returncode
-
-    with running_service(digits_repository, *map(str, options), credentials=credentials) as service:
-        assert probe(service.target, VAE_SERVICE) == 0
-        assert probe(service.target) == 0
-        assert probe(service.target, "no.such.Service") != 0
-        service.stop()
-        assert probe(service.target) != 0

@@ -1,5 +1,6 @@
 """Every overlay and component renders and fits the schemas of Kubernetes."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.deploy.rendered import (
+from scripts.rendered import (
     COMPONENTS,
     JOBS,
     KUBERNETES,
@@ -113,6 +114,24 @@ def test_every_container_asks_for_what_it_is_limited_to_and_is_never_throttled(
             assert resources["limits"]["memory"] == resources["requests"]["memory"]
             assert "cpu" in resources["requests"]
             assert "cpu" not in resources["limits"]
+
+
+def images(pod: Manifest) -> list[str]:
+    """Of containers and of volumes."""
+    mounted = [volume["image"]["reference"] for volume in pod["volumes"] if "image" in volume]
+    return [*(container["image"] for container in containers(pod)), *mounted]
+
+
+def test_every_image_has_a_tag_and_ours_are_of_this_version(tmp_path: Path) -> None:
+    version = tomllib.loads((KUBERNETES.parent.parent / "pyproject.toml").read_text())["project"]
+    every = [pod for manifests in every_rendering(tmp_path) for pod in pods(manifests)]
+    runtime = one(render("kserve"), "ServingRuntime", "vae-serving")["spec"]
+    for pod in (*every, {"volumes": [], **runtime}):
+        for image in images(pod):
+            name, tag = image.rsplit(":", 1)
+            assert tag[0].isdigit()
+            if name.startswith("vae-serving/") and name != "vae-serving/models":
+                assert tag == version["version"]
 
 
 def test_every_mount_has_its_volume_and_every_variable_its_source(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.launch import running_service
+from scripts.rendered import one, render
 from scripts.wrap_rules import wrapped
 from tests.deploy.metric_names import MONITORING, alerts, dashboard, metrics, queries, rules
 from vae_client import VaeClient
@@ -58,6 +59,14 @@ def test_every_alert_has_a_runbook_a_severity_and_a_summary() -> None:
         assert notes["runbook_url"] == f"docs/runbooks.md#{alert['alert'].lower()}"
         assert notes["summary"].endswith(".")
         assert alert["labels"]["severity"] in {"page", "ticket"}
+
+
+def test_on_a_cluster_an_alert_points_to_where_its_runbook_can_be_read() -> None:
+    groups = one(render("overlays/cpu"), "PrometheusRule")["spec"]["groups"]
+    urls = [rule["annotations"]["runbook_url"] for rule in groups[-1]["rules"]]
+    here = [alert["annotations"]["runbook_url"] for alert in alerts()]
+    assert [re.sub(r"^https://.*/(docs/)", r"\1", url) for url in urls] == here
+    assert all(url.startswith("https://") for url in urls)
 
 
 def test_every_link_between_runbooks_leads_to_one() -> None:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,8 +44,11 @@ class Fleet:
         """Where clients call."""
         return f"dns://{self.names.authority}/vae.test:{self.port}"
 
-    def start(self, address: str) -> ServiceProcess:
-        """Starts a replica and waits until it is ready; the name does not lead to it yet."""
+    def start(self, address: str, within: Sequence[str] = ()) -> ServiceProcess:
+        """Starts a replica and waits until it is ready; the name does not lead to it yet.
+
+        within: a command that runs another on the host that has the address.
+        """
         stack = contextlib.ExitStack()
         replica = stack.enter_context(
             running_service(
@@ -56,6 +59,7 @@ class Fleet:
                 "public" if address in PUBLIC else "http2",
                 echo=self.log.append,
                 listen=f"{address}:{self.port}",
+                within=within,
             )
         )
         self.port = int(replica.target.rpartition(":")[2])
@@ -74,7 +78,7 @@ class Fleet:
         self._stacks.pop(address).close()
 
     def freeze(self, address: str) -> None:
-        """Stops a replica's process, as if the network to it were cut: nothing comes from it."""
+        """Stops a replica's process: its host takes what is sent, and nothing comes from it."""
         process = self.replicas[address].process
         process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)

@@ -1,4 +1,4 @@
-"""Three replicas under load from vae_client while they come, go, die and fall silent."""
+"""Three replicas under load from vae_client while they come, go, die, fall silent, are cut off."""
 
 import asyncio
 import itertools
@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.fleet.load import Report
+from tests.fleet.network import Host
 from tests.fleet.replicas import Fleet, loading, wait_until
 from vae_client import AsyncVaeClient, Samples
 
 pytestmark = [pytest.mark.load, pytest.mark.timeout(300)]
 Codes = dict[str, dict[str, float]]
-Record = Callable[[str, Report], None]
+Record = Callable[[str, Report | str], None]
+KEEPALIVE = 15.0  # seconds until a client knows that nobody answers (vae_client.channel)
 NEW = ("127.0.0.5", "127.0.0.6", "127.0.0.7")
 
 
@@ -172,3 +174,22 @@ def test_no_call_is_lost_when_a_replica_falls_silent(fleet: Fleet, record: Recor
     calls = fleet.answered()[victim]["OK"]
     with loading(fleet.target):
         wait_until(has_answered(fleet, victim, calls))
+
+
+def test_no_call_is_lost_when_the_network_to_a_replica_is_cut_and_it_is_called_when_it_is_mended(
+    fleet: Fleet, host: Host, record: Record
+) -> None:
+    fleet.start(host.address, within=host.command)
+    fleet.names.addresses.append(host.address)
+    with loading(fleet.target) as load:
+        wait_until(has_answered(fleet, host.address))
+        host.cut()
+        load.last(KEEPALIVE + 3.0)
+        host.mend()
+        wait_until(has_answered(fleet, host.address, fleet.answered()[host.address]["OK"]))
+
+    record("one cut off", load.report)
+    check_that_nothing_was_lost(load.report)
+    assert max(call.seconds for call in load.report.calls) > 1.0  # so it was cut
+    fleet.names.addresses.remove(host.address)
+    assert fleet.stop(host.address) == 0

@@ -174,14 +174,17 @@ def test_a_service_whose_only_version_is_damaged_is_not_ready_until_it_is_replac
             [state] = index(service)
             with VaeClient(service.target) as client, pytest.raises(VaeError) as caught:
                 client.sample("digits", 1)
+            asked = [service.says("/livez"), service.says("/readyz")]
             shutil.copy(digits_repository / "digits" / "1" / "decoder.onnx", damaged)
             service.wait_until_ready()
+            asked.append(service.says("/readyz"))
             code = service.stop()
         finally:
             process.kill()
             service.join()
 
     assert state[:2] == ("1", "UNAVAILABLE")
+    assert asked == [True, False, True]
     assert (caught.value.code, caught.value.reason) == (
         grpc.StatusCode.UNAVAILABLE,
         "MODEL_NOT_READY",

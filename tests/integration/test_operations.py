@@ -160,8 +160,11 @@ def test_readiness_goes_off_while_the_service_still_answers(start_service: Start
             health_pb2.HealthCheckRequest(service="vae.v1.VaeService"), timeout=30
         )
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        assert service.says("/readyz")
         service.process.terminate()
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert not service.says("/readyz")
+        assert service.says("/livez")
         with VaeClient(service.target) as client:
             assert client.sample("digits", 1).observations.shape == (1, 1, 8, 8)
         watch.cancel()

@@ -78,6 +78,7 @@ def test_a_process_that_dies_is_started_again_while_the_other_serves(
         os.kill(victim, signal.SIGKILL)
 
         service.wait_for("process_died")
+        assert service.says("/readyz")  # the others take what comes
         assert sample_by_many(service, 4)
         service.wait_for("ready")
         restarts = counted(service, "vae_process_restarts_total")
@@ -181,11 +182,15 @@ def test_under_load_every_answer_is_counted_once_and_a_drain_fails_none(
         items = counted(service, "vae_batch_items_sum", graph="decoder")
         with Callers(service.target, 8) as drained:
             time.sleep(0.5)
-            code = service.stop()
+            service.process.terminate()
+            service.wait_for("draining")
+            asked = [service.says("/livez"), service.says("/readyz")]
+            code = service.process.wait(30)
 
     assert set(callers.codes) == {grpc.StatusCode.OK}
     assert sum(requests.values()) == callers.codes.total()
     assert sum(items.values()) == 2 * callers.codes.total()
+    assert asked == [True, False]
     assert code == 0
     # gRPC's core itself cancels what arrives while it shuts down, before any handler sees it.
     unseen = drained.codes.pop(grpc.StatusCode.CANCELLED, 0)

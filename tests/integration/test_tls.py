@@ -70,6 +70,7 @@ def test_mutual_tls_serves_those_only_who_show_a_certificate(
     known = credentials(certificates, "client")
     authority = ["--tls-client-ca", str(certificates / "ca.crt")]
     with start_service(*options, *authority, credentials=known) as service:
+        assert service.says("/readyz")  # to those who show nothing
         with VaeClient(service.target, credentials=known) as client:
             assert len(client.sample("digits", 1).observations) == 1
         unknown = credentials(certificates)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-KUBERNETES = Path(__file__).parent.parent.parent / "deploy" / "kubernetes"
+KUBERNETES = Path(__file__).parent.parent / "deploy" / "kubernetes"
 OVERLAYS = ("overlays/local", "overlays/cpu", "overlays/gpu")
 JOBS = ("pipeline", "overlays/local/pipeline")
 COMPONENTS = sorted(path.name for path in (KUBERNETES / "components").iterdir())

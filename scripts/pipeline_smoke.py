@@ -1,0 +1,165 @@
+"""Runs what the manifests say in containers: the two Jobs of pipeline/, then the service of
+overlays/local on what they published; `deploy/docker/smoke` calls it.
+
+    python -m scripts.pipeline_smoke --tag smoke -- podman ... run ... --network host
+
+A kubelet's part is played here: users, groups, mounts, variables, security contexts and command
+lines are those of the manifests, a claim is a folder of the group that fsGroup names, and both pods
+of the training Job share this host's network. Not from the manifests: the fit is a short one
+(--smoke), the service takes free ports, and nothing is limited to its memory.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.launch import ServiceProcess
+from scripts.rendered import Manifest, environment, one, render
+from vae_client import VaeClient
+
+_SECONDS = 600
+_FREE_PORTS = {
+    "VAE_LISTEN": "127.0.0.1:0",
+    "VAE_METRICS_HOST": "127.0.0.1",
+    "VAE_METRICS_PORT": "0",
+}
+
+
+def expanded(text: str, variables: Mapping[str, str]) -> str:
+    """Kubernetes' $(NAME) in a command line; one that is not there stays as it is."""
+    return re.sub(r"\$\((\w+)\)", lambda found: variables.get(found[1], found[0]), text)
+
+
+@dataclass(frozen=True)
+class Kubelet:
+    """Makes containers of pods. podman: the command up to `run` and its options. volumes: a folder
+    in which each claim, and each pod's temporary folder, has its own."""
+
+    podman: Sequence[str]
+    tag: str
+    volumes: Path
+
+    def command(
+        self,
+        manifests: Sequence[Manifest],
+        pod: Manifest,
+        more: Sequence[str] = (),
+        **variables: str,
+    ) -> list[str]:
+        """What runs the one container of a pod, with more arguments and variables at the end."""
+        [container] = pod["containers"]
+        values = environment(list(manifests), container) | variables
+        words = [*container.get("command", []), *container.get("args", [])]
+        words = [expanded(word, values) for word in words]
+        entry = words[:1] if "command" in container else []
+        image = f"localhost/{container['image'].partition(':')[0]}:{self.tag}"
+        return [
+            *self.podman,
+            *_security(pod["securityContext"], container["securityContext"]),
+            *self._mounts(pod, container),
+            *(word for name, value in values.items() for word in ("--env", f"{name}={value}")),
+            *(["--entrypoint", *entry] if entry else []),
+            image,
+            *words[len(entry) :],
+            *more,
+        ]
+
+    def _mounts(self, pod: Manifest, container: Manifest) -> list[str]:
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        options = []
+        for mount in container["volumeMounts"]:
+            claim = volumes[mount["name"]].get("persistentVolumeClaim")
+            if claim:
+                folder = self.volumes / claim["claimName"]
+                folder.mkdir(exist_ok=True)
+            else:
+                folder = Path(tempfile.mkdtemp(dir=self.volumes))
+            os.chown(folder, -1, pod["securityContext"]["fsGroup"])
+            folder.chmod(0o2775)
+            kind = "ro" if mount.get("readOnly") else "rw"
+            options += ["--volume", f"{folder}:{mount['mountPath']}:{kind}"]
+        return options
+
+
+def _security(pod: Manifest, container: Manifest) -> list[str]:
+    assert container["readOnlyRootFilesystem"]
+    assert not container["allowPrivilegeEscalation"]
+    user = f"{pod['runAsUser']}:{pod['runAsGroup']}"
+    options = ["--read-only", "--read-only-tmpfs=false", "--security-opt", "no-new-privileges"]
+    options += ["--user", user, "--group-add", str(pod["fsGroup"])]
+    return options + [f"--cap-drop={name.lower()}" for name in container["capabilities"]["drop"]]
+
+
+def train(kubelet: Kubelet) -> None:
+    """Runs the pods of the training Job beside each other."""
+    manifests = render("pipeline")
+    job = one(manifests, "Job", "vae-training")["spec"]
+    pod = job["template"]["spec"]
+    first = f"vae-training-0.{pod['subdomain']}"  # what the Job's headless Service would resolve
+    near = Kubelet(
+        [*kubelet.podman, "--add-host", f"{first}:127.0.0.1"], kubelet.tag, kubelet.volumes
+    )
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for index in range(job["completions"]):
+            command = near.command(manifests, pod, ["--smoke"], JOB_COMPLETION_INDEX=str(index))
+            processes.append(stack.enter_context(subprocess.Popen(command)))
+            stack.callback(processes[-1].kill)
+        codes = [process.wait(_SECONDS) for process in processes]
+    assert codes == [0] * job["completions"], f"the pods of the training Job ended with {codes}"
+
+
+def export(kubelet: Kubelet) -> str:
+    """Runs the export Job; the name of the model that it publishes."""
+    manifests = render("pipeline")
+    pod = one(manifests, "Job", "vae-export")["spec"]["template"]["spec"]
+    subprocess.run(kubelet.command(manifests, pod), check=True, timeout=_SECONDS)
+    return environment(manifests, pod["containers"][0])["MODEL"]
+
+
+def serve(kubelet: Kubelet, name: str) -> None:
+    """Runs a pod of the service, calls it and stops it."""
+    manifests = render("overlays/local")
+    pod = one(manifests, "Deployment")["spec"]["template"]["spec"]
+    command = kubelet.command(manifests, pod, **_FREE_PORTS)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            service = ServiceProcess(process, lambda line: print(f"   {line}"), "127.0.0.1")
+            service.wait_until_ready()
+            assert service.says("/readyz")
+            with VaeClient(service.target) as client:
+                drawn = client.sample(name, 16, seed=7)
+            print(f"   Sample: {drawn.observations.shape} of {drawn.model}")
+            ended = service.stop()
+        finally:
+            process.kill()
+    assert ended == 0, f"SIGTERM ended it with {ended}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns 0 if a model came all the way; an error says where it did not."""
+    parser = argparse.ArgumentParser(description="Runs the manifests' pods by podman.")
+    parser.add_argument("--tag", required=True, help="of the images")
+    parser.add_argument("podman", nargs="+", help="the command that runs a container")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        kubelet = Kubelet(given.podman, given.tag, Path(folder))
+        print("   Job vae-training", flush=True)
+        train(kubelet)
+        print("   Job vae-export", flush=True)
+        name = export(kubelet)
+        print("   Deployment vae-service", flush=True)
+        serve(kubelet, name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
