@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from service.errors import ServiceError
 Arrays = Mapping[str, NDArray[np.generic]]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Entry:
     """One request in the queue, and its completion. level: 1 is the most urgent.
 
@@ -45,8 +46,7 @@ class Entry:
         self.cancelled = True
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """The items start to stop of an entry, in one batch."""
 
     entry: Entry
