@@ -24,7 +24,7 @@ serve: setup ## Serves models/ on ports 8500 (gRPC) and 9090 (metrics).
 	$(BIN)/python -m service --repository models
 
 test: setup ## The tests; every change passes them.
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup ## The tests that take longer.
 	$(BIN)/python -m pytest -m slow
