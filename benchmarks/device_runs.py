@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 import torch
 
+from benchmarks.errors import BenchmarkError
 from benchmarks.loops import percentile
 from benchmarks.models import BenchModel, fresh_model
 from service.batching import Arrays
@@ -76,6 +77,8 @@ def without_copies(graph: Graph, provider: str) -> Make:
     on_cuda = provider == CUDA
     options = {"cudnn_conv_algo_search": "HEURISTIC", "enable_cuda_graph": "1"} if on_cuda else {}
     session = onnxruntime.InferenceSession(graph.content, providers=[(provider, options)])
+    if session.get_providers()[0] != provider:
+        raise BenchmarkError(f"{provider} did not come up")
     device = "cuda" if on_cuda else "cpu"
 
     def make(items: int) -> Callable[[], object]:

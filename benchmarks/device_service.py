@@ -13,13 +13,14 @@ from benchmarks.servers import Server
 
 @dataclass(frozen=True)
 class Served:
-    """Decode through the service. observations: their type in the answers.
+    """Decode through the service. runs: its --cuda-runs. observations: their type in the answers.
 
     gpu_busy_percent: see `benchmarks.gpu`; None in a rehearsal.
     """
 
     model: str
     precision: str
+    runs: str
     observations: str
     items: int
     callers: int
@@ -35,6 +36,7 @@ class Served:
 def measure(
     server: Server,
     precision: str,
+    runs: str,
     loads: Sequence[tuple[int, int]],
     warmup: float,
     duration: float,
@@ -55,6 +57,7 @@ def measure(
                 yield Served(
                     model.name,
                     precision,
+                    runs,
                     observations,
                     items,
                     callers,
@@ -71,9 +74,9 @@ def measure(
 def table(rows: Sequence[Served]) -> str:
     """A line for each load."""
     lines = [
-        "| model | graphs, answers | items x callers | requests/s | items/s | p50 ms | p99 ms | "
-        "server CPU us | GPU busy % | errors |",
-        "| --- " * 10 + "|",
+        "| model | graphs, answers | runs | items x callers | requests/s | items/s | p50 ms | "
+        "p99 ms | server CPU us | GPU busy % | errors |",
+        "| --- " * 11 + "|",
     ]
     for row in rows:
         numbers = (row.requests_per_second, row.items_per_second)
@@ -81,6 +84,7 @@ def table(rows: Sequence[Served]) -> str:
         cells = [
             row.model,
             f"{row.precision}, {row.observations}",
+            row.runs,
             f"{row.items} x {row.callers}",
             *(f"{number:,.0f}" for number in numbers),
             *("" if number is None else f"{number:,.2f}" for number in rest),

@@ -75,7 +75,7 @@ def session_options(settings: Settings) -> SessionOptions:
     check_precision(settings.precision, provider)
     # With CUDA, threads of the CPU have nothing to compute.
     threads = 1 if provider == CUDA else settings.threads or cpu_quota()
-    return SessionOptions(provider, threads)
+    return SessionOptions(provider, threads, settings.cuda_runs)
 
 
 def batching_options(settings: Settings) -> BatchingOptions:

@@ -16,6 +16,7 @@ from service.bound import BoundRuns
 from service.device_gate import DeviceGate
 
 Provider = Literal["auto", "cpu", "cuda"]
+CudaRuns = Literal["captured", "bound", "plain"]
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 _CUDA_OPTIONS = {
@@ -36,11 +37,12 @@ class GraphError(RuntimeError):
 class SessionOptions:
     """provider: one of onnxruntime's names. threads: threads of one session on the CPU.
 
-    gate: of the device, one for all sessions of the process.
+    cuda_runs: the fastest way to try. gate: of the device, one for all sessions of the process.
     """
 
     provider: str
     threads: int
+    cuda_runs: CudaRuns = "captured"
     gate: DeviceGate = field(default_factory=DeviceGate, compare=False, repr=False)
 
 

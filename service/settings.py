@@ -57,6 +57,11 @@ class Settings(BaseModel):
         -1, ge=-1, description="a pipe; drains when its other end closes, so with its parent"
     )
     provider: Literal["auto", "cpu", "cuda"] = Field("auto", description="onnxruntime's provider")
+    cuda_runs: Literal["captured", "bound", "plain"] = Field(
+        "captured",
+        description="fastest way to try for batches on CUDA: as CUDA graphs, on buffers that stay, "
+        "or neither",
+    )
     transport: Literal["auto", "http2", "public"] = Field(
         "auto", description="http2, our own, if it passes its check at start; public, grpc's server"
     )

@@ -68,13 +68,16 @@ def _runs(
     first = next(iter(graphs.values()))
     session = Session(first.content, first.output_names, options)
     plain = {kind: session.giving(graph.output_names).run for kind, graph in graphs.items()}
-    if options.provider != CUDA:
+    if options.provider != CUDA or options.cuda_runs == "plain":
         return plain
 
     def load(capture: bool) -> BoundRuns:
         return Session(first.content, first.output_names, options, capture=capture).bound()
 
-    return bound_or_plain(f"{name}.{next(iter(graphs))}", plain, first, load, buckets)
+    capture = options.cuda_runs == "captured"
+    return bound_or_plain(
+        f"{name}.{next(iter(graphs))}", plain, first, load, buckets, capture=capture
+    )
 
 
 def bound_or_plain(
@@ -83,16 +86,19 @@ def bound_or_plain(
     graph: Graph,
     load: Callable[[bool], BoundRuns],
     buckets: Sequence[int],
+    *,
+    capture: bool = True,
 ) -> Mapping[str, Run]:
-    """Bound runs, as CUDA graphs if that works, that have proven to do what plain runs do.
+    """Bound runs, with capture as CUDA graphs, that have proven to do what plain runs do.
 
     Anything that a device, a driver or a graph does not do ends in a warning and the next best, on
     another session: a capture that fails may leave its own unusable. load: what gives bound runs
     of a session of their own, with capture or without.
     """
-    for capture, missing in ((True, "CUDA graphs"), (False, "bound buffers")):
+    ways = ((True, "CUDA graphs"), (False, "bound buffers"))
+    for captured, missing in ways if capture else ways[1:]:
         try:
-            bound = load(capture)
+            bound = load(captured)
             return {kind: proven(bound, run, graph, buckets) for kind, run in plain.items()}
         except Exception as error:  # noqa: BLE001 - a load's boundary: there is another way to run
             _logger.warning("%s runs without %s: %s", name, missing, error)

@@ -80,10 +80,22 @@ def test_latencies_are_a_line_for_each_bucket_with_a_column_for_each_way() -> No
 @pytest.mark.parametrize(("busy", "cell"), [(37.0, "37.00"), (None, "")])
 def test_loads_are_a_line_each(busy: float | None, cell: str) -> None:
     row = Served(
-        "mlp", "float16", "uint8", 64, 4, 100.0, 6400.0, 1.5, None, 20.0, busy, {"INTERNAL": 2}
+        "mlp",
+        "float16",
+        "captured",
+        "uint8",
+        64,
+        4,
+        100.0,
+        6400.0,
+        1.5,
+        None,
+        20.0,
+        busy,
+        {"INTERNAL": 2},
     )
     assert device_service.table([row]).splitlines()[-1] == (
-        f"| mlp | float16, uint8 | 64 x 4 | 100 | 6,400 | 1.50 |  | 20.00 | {cell} | 2 |"
+        f"| mlp | float16, uint8 | captured | 64 x 4 | 100 | 6,400 | 1.50 |  | 20.00 | {cell} | 2 |"
     )
 
 

@@ -106,6 +106,7 @@ def test_every_graph_of_an_mlp_and_of_convolutions_is_captured(
     assert warnings() == []
 
 
+@pytest.mark.timeout(600)  # it exports all of them
 def test_every_family_gives_on_cuda_what_it_gives_on_the_cpu(families: "Families") -> None:
     from tests.families import MODELS  # brings torch
 

@@ -210,3 +210,13 @@ def test_without_capture_no_run_has_a_graph(session: ort.InferenceSession) -> No
     spy = Spy(session, gate)
     bound(spy, gate).bind(examples(session))(batch(1))
     assert set(spy.runs) == {(-1, False)}
+
+
+def test_the_thread_ends_when_nobody_holds_its_runs(session: ort.InferenceSession) -> None:
+    before = set(threading.enumerate())
+    run = bound(session, DeviceGate()).bind(examples(session))
+    run(batch(1))
+    (thread,) = set(threading.enumerate()) - before
+    del run
+    thread.join(10)
+    assert not thread.is_alive()

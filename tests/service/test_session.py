@@ -4,12 +4,14 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
 from service.repository import Graph, read_version
+from service.server import session_options
 from service.session import (
     CPU,
     CUDA,
@@ -21,6 +23,7 @@ from service.session import (
     choose_provider,
     cpu_quota,
 )
+from service.settings import Settings
 
 ON_CPU = SessionOptions(CPU, threads=1)
 
@@ -146,6 +149,16 @@ def test_cpu_is_taken_even_where_cuda_is_there(monkeypatch: pytest.MonkeyPatch) 
 def test_cuda_is_tried_when_asked_for(monkeypatch: pytest.MonkeyPatch, device: bool) -> None:
     provide(monkeypatch, cuda=True, device=device)
     assert choose_provider("cuda") == CUDA
+
+
+@pytest.mark.parametrize(("provider", "threads"), [("cpu", 3), ("cuda", 1)])
+def test_cpu_threads_are_for_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, provider: Literal["cpu", "cuda"], threads: int
+) -> None:
+    provide(monkeypatch, cuda=True, device=True)
+    settings = Settings(repository="models", provider=provider, threads=3, cuda_runs="bound")
+    expected = SessionOptions({"cpu": CPU, "cuda": CUDA}[provider], threads, "bound")
+    assert session_options(settings) == expected
 
 
 @pytest.mark.parametrize(

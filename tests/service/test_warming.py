@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from service.bound import BoundRuns
 from service.loading import load_model
 from service.metrics import Metrics
 from service.repository import Graph, read_version
-from service.session import CPU, Session, SessionOptions
+from service.session import CPU, CUDA, Session, SessionOptions
 from service.warming import Disagreement, Run, bound_or_plain, noise, proven, warm_up
 
 BUCKETS = (1, 2, 4)
@@ -89,6 +90,20 @@ def test_buffers_are_bound_where_graphs_cannot_be_captured(
     ]
 
 
+def test_nothing_is_captured_where_nobody_wants_it(
+    decoder: Graph, plain: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    captures: list[bool] = []
+
+    def load(capture: bool) -> BoundRuns:
+        captures.append(capture)
+        return loads(decoder)
+
+    bound_or_plain("digits.decoder", {"decoder": plain}, decoder, load, BUCKETS, capture=False)
+    assert captures == [False]
+    assert warnings(caplog) == []
+
+
 def test_plain_runs_are_left_where_nothing_can_be_bound(
     decoder: Graph, plain: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -161,9 +176,15 @@ def test_floats_may_differ_a_little_levels_by_one_and_codes_not_at_all(
             proven(Lying(off), plain, decoder, BUCKETS)  # type: ignore[arg-type]
 
 
-def test_on_the_cpu_runs_are_plain(graphs: Mapping[str, Graph]) -> None:
+@pytest.mark.parametrize(
+    ("cuda", "options"), [(CUDA, OPTIONS), (CPU, replace(OPTIONS, cuda_runs="plain"))]
+)
+def test_on_the_cpu_or_if_somebody_says_so_runs_are_plain(
+    graphs: Mapping[str, Graph], monkeypatch: pytest.MonkeyPatch, cuda: str, options: SessionOptions
+) -> None:
+    monkeypatch.setattr(service.warming, "CUDA", cuda)  # the provider that is bound
     pair = {kind: graphs[kind] for kind in ("decoder", "decoder_uint8")}
-    warm = warm_up("digits", pair, OPTIONS, BatchingOptions(BUCKETS), 1)
+    warm = warm_up("digits", pair, options, BatchingOptions(BUCKETS), 1)
     owners = {getattr(run, "__self__", None).__class__ for run in warm.runs.values()}
     assert owners == {Session}
     assert [list(run(noise(pair["decoder"], 2))) for run in warm.runs.values()] == [
