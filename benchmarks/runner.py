@@ -71,13 +71,18 @@ def run_benchmarks(
     peers = install_peers()
     options = ["--threads", str(threads), *service_options]
     with tempfile.TemporaryDirectory(prefix="models-") as name:
-        repository = Path(name)
+        repository, small = Path(name) / "both", Path(name) / "small"
         build_repository(repository)
-        start_service = partial(running, repository, options)
-        start_tritons = [
-            partial(running_triton, peers, repository, value, key)
-            for key, value in settings.items()
-        ]
+        build_repository(small, [MLP])
+
+        def starts(models: Path) -> tuple[lifetimes.Start, list[lifetimes.Start]]:
+            tritons: list[lifetimes.Start] = [
+                partial(running_triton, peers, models, value, key)
+                for key, value in settings.items()
+            ]
+            return partial(running, models, options), tritons
+
+        start_service, start_tritons = starts(repository)
         with ExitStack() as stack:
             tritons = tuple(stack.enter_context(start()) for start in start_tritons)
             service = stack.enter_context(start_service())
@@ -92,9 +97,10 @@ def run_benchmarks(
             results.run(scenarios.open_arrivals(bench, capacity(results)), plan.rounds)
             results.run(scenarios.perf_analyzer(bench), plan.perf_rounds)
         results.records += overload(plan, repository, threads)
+        start_service, start_tritons = starts(small)
         for number in range(plan.rounds):
             for start in (*start_tritons, start_service):
-                results.records.append(lifetimes.start_up(start, number))
+                results.records.append(lifetimes.start_up(start, MLP.name, number))
         for start, make in ((start_tritons[0], infer), (start_service, decode)):
             record = lifetimes.memory(start, make(MLP, 1), MLP.name, plan.memory_requests)
             results.records.append(record)

@@ -54,14 +54,14 @@ def variants(threads: int) -> dict[str, TritonSettings]:
 def running_triton(
     peers: Peers, repository: Path, settings: TritonSettings, name: str = "triton"
 ) -> Iterator[Server]:
-    """Triton serving the decoders of `repository` as mlp.decoder and conv.decoder, ready.
+    """Triton serving the decoders of `repository`, as mlp.decoder for example, ready.
 
     Ends the process with the block. Raises BenchmarkError with the end of its log if it does not
     start.
     """
     with tempfile.TemporaryDirectory(prefix="triton-") as temporary:
         folder = Path(temporary)
-        for model in MODELS:
+        for model in (each for each in MODELS if decoder_file(repository, each).exists()):
             _write_model(folder / "models", repository, model, settings)
         started = time.perf_counter()
         port = _free_port()

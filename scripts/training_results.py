@@ -53,14 +53,6 @@ def measure(name: str, options: argparse.Namespace) -> bool:
     settings = list(options.set)
     if preset.config.data.name == "mnist":
         settings.append(f"data.path={options.data_path}")
-    run = Path("runs") / f"results-{options.name or name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    fit = ["fit", name, "--out", str(run)]
-    for setting in settings:
-        fit += ["--set", setting]
-    started = time.monotonic()
-    if _training(*fit).returncode:
-        return False
-    seconds = time.monotonic() - started
     effort: list[str] = []
     goals = preset.goals
     if goals.negative_log_likelihood is not None or goals.log_likelihood_gap is not None:
@@ -68,20 +60,44 @@ def measure(name: str, options: argparse.Namespace) -> bool:
         effort += ["--importance-items", str(options.importance_items)]
     if preset.goals.label_agreement is not None:
         effort.append("--classify")
-    evaluated = _training("evaluate", str(run), "--json", *effort, capture=True)
-    if evaluated.returncode:
+    done = fit_and_evaluate(name, options.name or name, settings, effort)
+    if done is None:
         return False
-    evaluation = json.loads(evaluated.stdout)
-    shown = [text.replace(str(options.data_path), "DIR") for text in fit[:2] + fit[4:]]
-    about = {"device": device(), "seconds": round(seconds, 1)}
-    about["command"] = "python -m training " + " ".join(shown)
+    evaluation, about = done
+    about["command"] = about["command"].replace(str(options.data_path), "DIR")
     rows = result_rows(options.name or name, preset, evaluation, about)
-    RESULTS.mkdir(exist_ok=True)
-    document = {"results": rows, "evaluation": evaluation}
-    path = RESULTS / f"{options.name or name}.json"
-    replace_durably(path, (json.dumps(document, indent=1) + "\n").encode())
+    path = write_results(options.name or name, {"results": rows, "evaluation": evaluation})
     print(f"wrote {path}", flush=True)
     return all(row["met"] for row in rows)
+
+
+def fit_and_evaluate(
+    preset: str, label: str, settings: Sequence[str], effort: Sequence[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """A preset's evaluation, and what it took: device, seconds, command; None if it failed.
+
+    effort: options of the evaluation. The run stays in runs/results-LABEL-TIME.
+    """
+    run = Path("runs") / f"results-{label}-{time.strftime('%Y%m%d-%H%M%S')}"
+    sets = [part for setting in settings for part in ("--set", setting)]
+    started = time.monotonic()
+    if _training("fit", preset, "--out", str(run), *sets).returncode:
+        return None
+    seconds = time.monotonic() - started
+    evaluated = _training("evaluate", str(run), "--json", *effort, capture=True)
+    if evaluated.returncode:
+        return None
+    command = " ".join(["python -m training fit", preset, *sets])
+    about = {"device": device(), "seconds": round(seconds, 1), "command": command}
+    return json.loads(evaluated.stdout), about
+
+
+def write_results(name: str, document: dict[str, Any]) -> Path:
+    """Writes training/results/NAME.json; its `results` are rows of the table."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    replace_durably(path, (json.dumps(document, indent=1) + "\n").encode())
+    return path
 
 
 def result_rows(
