@@ -256,9 +256,11 @@ class Batcher:
                     return False
                 parts, expired, cancelled = self._take()
             self._report(parts, expired, cancelled)
+            started = self._clock.now()
             outputs = self._execute(parts)
         if outputs is not None:
             self._deliver(parts, outputs)
+            self._learn(self._clock.now() - started)  # the next batch waits for the answers, too
         return bool(self._queue)
 
     def drain(self) -> None:
@@ -282,6 +284,11 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
+    def _learn(self, seconds: float) -> None:
+        """A moving average over about ten batches, which starts at the first one."""
+        self._seconds_per_batch += (seconds - self._seconds_per_batch) * self._weight
+        self._weight = 0.1
+
     def _drain_seconds(self) -> float:
         batches = math.ceil(self._queue.items / self._options.max_batch_size) + self._running
         return batches * self._seconds_per_batch / self._instances
@@ -292,7 +299,10 @@ class Batcher:
                 parts = self._cut()
                 if parts is None:
                     return
+                started = self._clock.now()
                 outputs = self._execute(parts)
+                if outputs is not None:
+                    self._learn(self._clock.now() - started)
             if outputs is not None:
                 self._deliver(parts, outputs)
 
@@ -370,9 +380,6 @@ class Batcher:
             self._observer.batch_failed(sum(failed))
             return None
         seconds = self._clock.now() - started
-        # A moving average over about ten batches, which starts at the first one.
-        self._seconds_per_batch += (seconds - self._seconds_per_batch) * self._weight
-        self._weight = 0.1
         requests = 0
         for part in parts:
             entry = part.entry

@@ -90,8 +90,11 @@ class GraphStatistics:
 
     def entry_rejected(self, reason: str, level: int) -> None:
         """A request of a level was refused."""
+        if reason not in _REASONS:
+            raise KeyError(reason)
+        rejected, key = self._counts.rejected, (reason, level)
         with self._lock:
-            self._counts.rejected[reason, level] += 1
+            rejected[key] = rejected.get(key, 0) + 1
 
     def snapshot(self) -> GraphCounts:
         """The counts as they are now, smallest batches first."""

@@ -1,12 +1,13 @@
 """The batcher on the caller's thread: wakes it once for what waits, one batch for each call."""
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from service.batching import Arrays, Batcher, BatchingOptions, Entry
-from service.errors import Draining
+from service.errors import Draining, QueueFull
 
 
 class Observer:
@@ -17,6 +18,22 @@ class Observer:
     def entry_started(self, queue_delay: float) -> None: ...
     def entries_cancelled(self, count: int) -> None: ...
     def entry_rejected(self, reason: str, level: int) -> None: ...
+
+
+class Clock:
+    """Time passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def pass_time(self, seconds: float) -> None:
+        self.time += seconds
+
+    def wait(self, condition: threading.Condition, timeout: float | None) -> None:
+        """Nobody waits on the caller's thread."""
 
 
 class Bench:
@@ -100,6 +117,29 @@ def test_it_says_when_more_waits(bench: Bench) -> None:
 def test_a_call_without_anything_to_do_is_harmless(bench: Bench) -> None:
     assert bench.batcher.run_due() is False
     assert bench.batches == []
+
+
+def test_the_expected_drain_time_counts_what_answers_take_of_the_thread() -> None:
+    clock = Clock()
+    woken: list[Callable[[], bool]] = []
+    batcher = Batcher(
+        lambda inputs: {"y": inputs["x"]},
+        BatchingOptions(buckets=(1,), max_queue_items=3),
+        Observer(),
+        clock=clock,
+        wake=woken.append,
+    )
+
+    def submit() -> None:
+        batcher.submit({"x": np.zeros(1)}, 1, lambda entry: clock.pass_time(2.0))
+
+    for _ in range(3):
+        submit()
+    woken[0]()
+    submit()
+    with pytest.raises(QueueFull) as caught:
+        submit()
+    assert caught.value.drain_seconds == 3 * 2.0
 
 
 def test_drain_runs_what_waits_and_closes_the_door(bench: Bench) -> None:
