@@ -130,7 +130,7 @@ class Metrics(Collector):
             "vae_connections_refused", "Connections beyond the limit, which were refused."
         )
         held = GaugeMetricFamily(
-            "vae_held_bytes", "Requests that have arrived, in part or whole, and are not answered."
+            "vae_held_bytes", "Requests in memory that are not answered, and answers not sent."
         )
         usage = self._usage()
         if usage is not None:

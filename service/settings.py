@@ -130,8 +130,8 @@ class Settings(BaseModel):
     max_held_mib: int = Field(
         512,
         ge=1,
-        description="requests in memory that are not answered, of all clients of one process "
-        "(transport http2)",
+        description="requests in memory that are not answered and answers that are not sent, of "
+        "all clients of one process (transport http2)",
     )
     drain_delay: float = Field(0.0, ge=0, description="seconds between readiness off and refusing")
     drain_timeout: float = Field(25.0, ge=0, description="seconds for running requests to finish")

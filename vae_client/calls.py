@@ -49,7 +49,10 @@ def sample(
     priority: int = 0,
     timeout: float | None = None,
 ) -> Exchange[Samples]:
-    """Draws count samples. The same seed and start_index give the same samples again."""
+    """Draws count samples. The same seed and start_index give the same samples again.
+
+    temperature: factor on the standard deviation of latents, 0 for their mode; of codes 0 or 1.
+    """
     request = messages.sample_request(
         model,
         count,

@@ -173,11 +173,10 @@ def test_calls_are_traced_in_the_context_of_their_callers(
     assert "vae-serving" in resource
 
 
-@pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_a_share_of_the_calls_without_a_caller_is_traced(
-    start_service: StartService, collector: Collector, grpc_endpoint: str, protocol: str
+    start_service: StartService, collector: Collector, grpc_endpoint: str, transport: str
 ) -> None:
-    endpoint = collector.url if protocol == "http" else grpc_endpoint
+    endpoint = {"http2": grpc_endpoint, "public": collector.url}[transport]  # each of both once
     options = ("--trace-endpoint", endpoint, "--trace-ratio", "1")
     with (
         start_service(*options) as service,

@@ -328,3 +328,16 @@ def test_closing_stops_what_is_served(bench: Bench, tmp_path: Path) -> None:
     bench.control.follow()
     bench.control.close()
     assert bench.batchers["model", 1].stopped
+
+
+def test_the_source_is_told_at_every_look_what_is_served(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[set[str]] = []
+    monkeypatch.setattr(DirectorySource, "keep", lambda source, digests: kept.append(digests))
+    write(tmp_path)
+    bench.control.follow()
+    bench.control.follow()
+    shutil.rmtree(tmp_path / "model")
+    bench.control.follow()
+    assert kept == [{"digest"}, {"digest"}, set()]  # the fake's

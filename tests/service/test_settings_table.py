@@ -33,6 +33,7 @@ def test_a_page_keeps_what_is_around_its_table() -> None:
 def test_the_page_explains_every_metric() -> None:
     metrics = Metrics()
     metrics.model_loaded(FakeModel().model, 1.0)
+    metrics.follow_gpus(list)
     page = PAGE.read_text()
     for family in metrics.collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name

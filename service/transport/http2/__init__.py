@@ -3,7 +3,7 @@
     server      sockets and the one thread that polls them; start, drain, stop, time
     connection  one connection: frames in and out, flow control, settings, its end
     rpc         gRPC on a stream: messages, deadlines, statuses; runs the handlers
-    held        bytes of requests in memory, of all connections
+    held        bytes of requests and answers in memory, of all connections
     headers     header blocks (HPACK by the `hpack` library), what gRPC reads in them and writes
     frames      the bytes of frames
 

@@ -71,7 +71,7 @@ class Owner(Protocol):
 
 class Connection:
     """See the module. `now`: when it last read, in seconds of time.monotonic. `held`: bytes of its
-    requests in memory. `spare`: it is one too many, and asks for health alone."""
+    requests and answers in memory. `spare`: it is one too many, and asks for health alone."""
 
     def __init__(
         self,

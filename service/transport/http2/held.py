@@ -1,4 +1,4 @@
-"""Bytes of requests that are in memory, of all clients of a transport."""
+"""Bytes of requests and answers that are in memory, of all clients of a transport."""
 
 import threading
 from typing import TYPE_CHECKING

@@ -5,11 +5,12 @@ leaves what it has to send until it has handled all that arrived; other threads 
 the lock held no handler runs: whoever waited for room is called by the transport's thread.
 """
 
+import functools
 import itertools
 import socket
 import ssl
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -75,7 +76,7 @@ class Outgoing:
         self._size = 0  # bytes in the buffers
         self._unasked = 0  # of them what no window bounds, since the socket took no more
         self._blocked = False  # the socket takes no more at the moment
-        self._crowd: deque[Rpc] = deque()  # who waits for room in the buffers
+        self._crowd: OrderedDict[int, Rpc] = OrderedDict()  # who waits for room in the buffers
 
     # Of streams.
 
@@ -84,7 +85,8 @@ class Outgoing:
         size = len(message) + 5
         stream = rpc.stream_bytes
         with self.lock:
-            if size <= self._window and size <= rpc.window and size <= self.frame_size:
+            fits = size <= self._window and size <= rpc.window and size <= self.frame_size
+            if fits and self._size <= _FULL:
                 if self.pop(rpc.stream) is None:
                     return  # the client is gone
                 self._window -= size
@@ -132,11 +134,16 @@ class Outgoing:
                 if len(view):  # the socket would take nothing of it, for ever
                     rpc.outgoing.append(view)
             self._pump(rpc)
-            if not rpc.outgoing and self._size <= _FULL:
+            if rpc.outgoing:
+                rpc.unsent += size
+                rpc.server.held.add(rpc, size)
+                if rpc.server.held.full:
+                    self._sender.call_soon(rpc.server.make_room)
+            elif self._size <= _FULL:
                 return True
+            else:
+                self._crowd.setdefault(rpc.stream, rpc)
             rpc.crowded = True
-            if not rpc.outgoing:
-                self._crowd.append(rpc)
             return False
 
     def end(self, rpc: "Rpc", trailers: bytes) -> None:
@@ -244,9 +251,12 @@ class Outgoing:
                 self._pump(rpc)
 
     def _pump(self, rpc: "Rpc") -> None:
-        """Sends what the windows allow of a stream."""
+        """Sends what the windows and the buffers allow of a stream."""
         sent = False
         while rpc.outgoing:
+            if self._size > _FULL:  # windows may be larger than what the client reads
+                self._crowd.setdefault(rpc.stream, rpc)
+                return
             room = min(self._window, rpc.window, self.frame_size)
             if room <= 0:
                 return
@@ -258,10 +268,13 @@ class Outgoing:
             sent = True
         if not sent:
             return
+        if rpc.unsent:
+            rpc.server.held.add(rpc, -rpc.unsent)
+            rpc.unsent = 0
         if rpc.trailers is not None:
             self._finish(rpc)
         elif rpc.crowded:
-            self._crowd.append(rpc)
+            self._crowd.setdefault(rpc.stream, rpc)
             self._make_room()
 
     def _finish(self, rpc: "Rpc") -> None:
@@ -293,9 +306,18 @@ class Outgoing:
 
     def _make_room(self) -> None:
         while self._crowd and self._size <= _FULL:
-            rpc = self._crowd.popleft()
+            _, rpc = self._crowd.popitem(last=False)
+            if rpc.outgoing:
+                self._sender.call_soon(functools.partial(self._resume, rpc))
+                return  # it may take all the room
             rpc.crowded = False
             self._sender.call_soon(rpc.on_room)
+
+    def _resume(self, rpc: "Rpc") -> None:
+        with self.lock:
+            if rpc.stream in self.rpcs:
+                self._pump(rpc)
+            self._make_room()
 
 
 def _cut(outgoing: deque[memoryview], room: int) -> tuple[list[memoryview], int]:

@@ -42,7 +42,8 @@ class Rpc:
     """One stream; `Unary` and `Streaming` run the handlers.
 
     The connection calls `on_...` on the transport's thread. A handler may end it on any other, so
-    whoever pops `open` ends it. `window`, `outgoing`, `trailers` and `crowded` are `Outgoing`'s.
+    whoever pops `open` ends it. `window`, `outgoing`, `unsent`, `trailers` and `crowded` are
+    `Outgoing`'s.
     """
 
     __slots__ = (
@@ -64,6 +65,7 @@ class Rpc:
         "stream_bytes",
         "task",
         "trailers",
+        "unsent",
         "window",
     )
     unary: ClassVar = False
@@ -84,12 +86,13 @@ class Rpc:
         self.request_id = request.request_id  # "" without
         self.started = connection.now
         self.deadline = None if request.timeout is None else self.started + request.timeout
-        self.held = 0  # bytes of its requests in memory: see `Held`
+        self.held = 0  # bytes of its requests and answers in memory: see `Held`
         self.half_closed = False  # the client has sent all
         self.open = [True]  # popping is atomic under the GIL
         self.task: Task[Any] | None = None
         self.window = 0
         self.outgoing: deque[memoryview] = deque()
+        self.unsent = 0  # bytes of messages that wait in `outgoing`, once they had to
         self.trailers: bytes | None = None
         self.crowded = False
         self._encoding = request.encoding
@@ -163,7 +166,7 @@ class Rpc:
     def on_overload(self) -> None:
         """Others need the memory that it holds."""
         if not self.outgoing:
-            text = "the service holds as many bytes of requests as it may; send fewer at a time"
+            text = "the service holds as many bytes as it may; send or ask for fewer at a time"
             self.fail(Overloaded(text))
         if self.stream in self.connection.rpcs:  # in the middle of a message no status can be sent
             self._count(grpc.StatusCode.RESOURCE_EXHAUSTED)

@@ -12,7 +12,7 @@ from service.transport import Call, ConnectionLifetimes, Method
 from service.transport.http2 import frames
 from service.transport.http2.frames import ErrorCode, Setting
 from tests.integration.waiting import wait_until
-from tests.service.transport.raw_client import RawClient, data, message
+from tests.service.transport.raw_client import Frame, RawClient, data, message
 from tests.service.transport.served import SECONDS, Server
 
 Connect = Callable[..., RawClient]
@@ -181,6 +181,47 @@ def test_compressed_requests_hold_what_they_unpack_to(serve: Serve, connect: Con
     assert server.transport.usage().held_bytes > 10**6
 
 
+def test_answers_that_nobody_takes_end_at_the_limit(serve: Serve, connect: Connect) -> None:
+    server = serve(max_held_bytes=4 * 10**6)
+    client = connect({Setting.INITIAL_WINDOW_SIZE: 2**31 - 1}, to=server)
+    client.send(frames.window_update(0, 2**30))  # it could take all, and reads nothing
+    calls = 60  # of a megabyte each
+    for number in range(calls):
+        client.call(2 * number + 1, "Size", b"1000000")
+    for _ in range(calls):
+        assert server.records.ended.acquire(timeout=SECONDS)
+    wait_until(lambda: server.transport.usage().held_bytes <= 4 * 10**6)
+    ends = [ended(client) for _ in range(calls)]
+    reset = sum(frame.kind == frames.RST_STREAM for frame in ends)
+    codes = {frame.payload[3] for frame in ends if frame.kind == frames.RST_STREAM}
+    assert codes == {ErrorCode.ENHANCE_YOUR_CALM}
+    assert calls - 12 < reset < calls  # the kernel takes some
+    wait_until(lambda: server.transport.usage().held_bytes == 0)
+
+
+def ended(client: RawClient) -> Frame:
+    """The next frame that ends a stream."""
+    last = frames.END_HEADERS | frames.END_STREAM
+    return client.until(
+        lambda frame: frame.kind == frames.RST_STREAM or (frame.kind, frame.flags) == (1, last)
+    )
+
+
+def test_answers_within_the_limit_arrive_however_late_they_are_read(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve()
+    client = connect({Setting.INITIAL_WINDOW_SIZE: 2**31 - 1}, to=server)
+    client.send(frames.window_update(0, 2**30))
+    for stream in range(1, 41, 2):
+        client.call(stream, "Size", b"1000000")
+    for _ in range(20):
+        assert server.records.ended.acquire(timeout=SECONDS)
+    assert server.transport.usage().held_bytes > 10**7
+    assert [ended(client).kind for _ in range(20)] == [frames.HEADERS] * 20
+    wait_until(lambda: server.transport.usage().held_bytes == 0)
+
+
 def go_away(client: RawClient) -> ErrorCode:
     frame = client.until(lambda frame: frame.kind == frames.GOAWAY)
     return ErrorCode(int.from_bytes(frame.payload[4:8], "big"))
@@ -227,7 +268,5 @@ def test_settings_without_end_from_who_reads_nothing_end_the_connection(
     client.send(frames.window_update(0, 2**30))
     client.call(1, "Size", b"20000000")  # more than the kernel takes
     assert server.records.ended.acquire(timeout=SECONDS)
-    many = frames.settings({}) * 1000
-    with contextlib.suppress(OSError):
-        while True:
-            client.send(many)
+    client.send(frames.settings({}) * 5000)
+    assert go_away(client) is ErrorCode.ENHANCE_YOUR_CALM
