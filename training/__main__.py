@@ -13,12 +13,13 @@ from training.checkpoint import DESCRIPTION, check_destination, load_run, save_r
 from training.classifier import fit_classifier
 from training.config import FitConfig, with_overrides
 from training.data import Dataset, load_dataset
-from training.distributed import process_index, processes
+from training.distributed import first_process_says, process_index, processes
 from training.documents import nearest
 from training.errors import InterruptedFit, RunError, TrainingError
 from training.evaluate import effort_for, evaluate
 from training.files import replace_durably
 from training.fit import choose_device, fit
+from training.journal import DESCRIPTION as FIT_DESCRIPTION
 from training.journal import read_description
 from training.pictures import draw_pictures
 from training.presets import presets, smoke
@@ -73,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     fitting.add_argument(
         "--smoke", action="store_true", help="few items and epochs: everything in seconds"
+    )
+    fitting.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the fit that was begun in --out, if one was; for jobs that start again",
     )
     resuming = commands.add_parser("resume", help="go on with a fit that was interrupted")
     resuming.add_argument("directory", type=Path, metavar="DIR")
@@ -129,28 +135,45 @@ def _list() -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     config = _config(options.preset, options.set, options.smoke)
+    if options.resume and options.out is None:
+        raise TrainingError("--resume needs --out, the directory of the run")
     path = options.out or Path("runs") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
-    with processes(cuda=choose_device(config) == "cuda"):
-        if process_index() == 0:
+    device = choose_device(config)
+    with processes(cuda=device == "cuda"):
+        # One process looks for all: it also makes the directory, which another may see too early.
+        if options.resume and first_process_says((path / DESCRIPTION).exists(), device):
+            _say(f"{path} is a finished run; there is nothing to do")
+            return
+        begun = options.resume and first_process_says((path / FIT_DESCRIPTION).exists(), device)
+        if begun and read_description(path)[0] != config:
+            raise RunError(f"{path} was begun with other settings; choose another directory")
+        if not begun and process_index() == 0:
             check_destination(path)
         dataset = load_dataset(config.data)
-        _say(f"fitting {config.preset} on {len(dataset.train)} items of {dataset.name}")
-        _run(path, config, dataset, resume=False, minutes=options.minutes)
+        if begun:
+            _check_data(path, config, dataset)
+        doing = "resuming" if begun else "fitting"
+        _say(f"{doing} {config.preset} on {len(dataset.train)} items of {dataset.name}")
+        _run(path, config, dataset, resume=bool(begun), minutes=options.minutes)
 
 
 def _resume(options: argparse.Namespace) -> None:
     path = options.directory
     if (path / DESCRIPTION).exists():
         raise RunError(f"{path} is a finished run; there is nothing to resume")
-    config, digest = read_description(path)
+    config, _ = read_description(path)
     if options.data_path is not None:
         config = replace(config, data=config.data.at(options.data_path))
     with processes(cuda=choose_device(config) == "cuda"):
         dataset = load_dataset(config.data)
-        if dataset.sha256() != digest:
-            raise RunError(f"the data set {config.data.name} is not the one that {path} began on")
+        _check_data(path, config, dataset)
         _say(f"resuming {config.preset} on {len(dataset.train)} items of {dataset.name}")
         _run(path, config, dataset, resume=True, minutes=options.minutes)
+
+
+def _check_data(path: Path, config: FitConfig, dataset: Dataset) -> None:
+    if dataset.sha256() != read_description(path)[1]:
+        raise RunError(f"the data set {config.data.name} is not the one that {path} began on")
 
 
 def _run(path: Path, config: FitConfig, dataset: Dataset, resume: bool, minutes: float) -> None:

@@ -172,6 +172,28 @@ def test_a_fit_out_of_time_says_how_to_go_on_and_can(
     assert "is a finished run" in error_of(capsys)
 
 
+def test_a_job_that_starts_again_goes_on_with_its_run_and_leaves_a_finished_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    job = ["fit", "digits", "--resume", "--out", str(run), *QUICK]
+    assert main([*job, "--minutes", "0"]) == 130
+    capsys.readouterr()
+    assert main([*job, "--set", "seed=5"]) == 2
+    assert f"{run} was begun with other settings" in error_of(capsys)
+    assert main(job) == 0
+    assert "resuming digits" in capsys.readouterr().out
+    written = (run / "run.json").read_bytes()
+    assert main(job) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert (run / "run.json").read_bytes() == written
+
+
+def test_a_run_to_go_on_with_has_to_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "digits", "--resume"]) == 2
+    assert "--resume needs --out" in error_of(capsys)
+
+
 def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     root = Path(training.__file__).parents[1]
     done = subprocess.run(

@@ -46,7 +46,7 @@ def test_two_processes_fit_what_one_does(tmp_path: Path) -> None:
     deviation need numbers of the whole batch."""
     arguments = ["fit", "digits", "--smoke", *(f"--set={setting}" for setting in SETTINGS)]
     assert main([*arguments, "--out", str(tmp_path / "one")]) == 0
-    fit_in_two_processes([*arguments, "--out", str(tmp_path / "two")])
+    fit_in_two_processes([*arguments, "--out", str(tmp_path / "two"), "--resume"])
 
     one, two = load_run(tmp_path / "one"), load_run(tmp_path / "two")
     for name, value in one.model.state_dict().items():
