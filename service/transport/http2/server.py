@@ -73,6 +73,7 @@ class Http2Transport:
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], object]] = {}
         self._connections: set[Connection] = set()
+        self._spares = 0  # of them, which take nobody's place: who leaves one comes to a whole one
         self._refused = 0  # connections
         self._refusal_logged = -_REFUSALS_LOGGED
         self._unsent: set[Connection] = set()
@@ -166,7 +167,9 @@ class Http2Transport:
 
     def closed(self, connection: Connection) -> None:
         """Forgets the connection, whose socket is still open."""
-        self._connections.discard(connection)
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self._spares -= connection.spare
         self._unsent.discard(connection)
         self._unregister(connection.socket)
 
@@ -264,13 +267,12 @@ class Http2Transport:
 
     def _serve(self, sock: socket.socket) -> None:
         now = time.monotonic()
-        excess = len(self._connections) - self._options.max_connections
-        if excess >= 0:
+        spare = len(self._connections) - self._spares >= self._options.max_connections
+        if spare:
             self._count_refusal(now)
-        if excess >= _SPARE:
-            sock.close()
-            return
-        spare = excess >= 0
+            if self._spares >= _SPARE:
+                sock.close()
+                return
         lifetimes = _SPARE_LIFETIMES if spare else self._options.lifetimes
         connection = Connection(sock, self, lifetimes, now, spare=spare)
 
@@ -281,6 +283,7 @@ class Http2Transport:
                 connection.readable(time.monotonic())
 
         self._connections.add(connection)
+        self._spares += spare
         self._register(sock, on_event)
 
     def _count_refusal(self, now: float) -> None:

@@ -67,6 +67,19 @@ def test_many_connections_too_many_are_closed_counted_and_logged_once(
     assert probes[0].answer(1).values == [b"still"]
 
 
+def test_who_comes_again_before_its_spare_connection_has_ended_gets_a_whole_one_if_there_is_room(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve(max_connections=1)
+    first = acknowledged(connect({}, to=server))
+    acknowledged(connect({}, to=server))  # the spare one
+    first.close()
+    wait_until(lambda: server.transport.usage().connections == 1)
+    again = connect({}, to=server)
+    again.call(1, "Echo", b"room?")
+    assert again.answer(1).values == [b"room?"]
+
+
 def test_one_connection_too_many_ends_soon(
     full: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,5 +281,7 @@ def test_settings_without_end_from_who_reads_nothing_end_the_connection(
     client.send(frames.window_update(0, 2**30))
     client.call(1, "Size", b"20000000")  # more than the kernel takes
     assert server.records.ended.acquire(timeout=SECONDS)
+    (connection,) = server.transport._connections
+    wait_until(lambda: connection.outgoing._blocked)
     client.send(frames.settings({}) * 5000)
     assert go_away(client) is ErrorCode.ENHANCE_YOUR_CALM
