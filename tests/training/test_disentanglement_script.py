@@ -15,6 +15,7 @@ def test_the_ratio_is_that_of_the_medians() -> None:
 
     (row,) = rows(fits)
 
+    assert row["metric"].endswith("median of 3")
     assert (row["value"], row["goal"], row["met"], row["seconds"]) == (2.5, 2.0, True, 12.0)
 
 
