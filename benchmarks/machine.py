@@ -27,8 +27,7 @@ def describe_machine() -> dict[str, str | int | float]:
 
 def describe_versions() -> dict[str, str]:
     """The project's libraries and the peers."""
-    found = {package: version(package) for package in _PACKAGES}
-    found["python"] = platform.python_version()
+    found = installed(_PACKAGES)
     found["triton"] = f"2.51.0 ({peers.TRITON}, Python backend, {peers.BACKEND_NUMPY})"
     found["perf_analyzer"] = f"2.41.0 ({peers.PERF_ANALYZER})"
     return found

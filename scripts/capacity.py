@@ -238,6 +238,7 @@ def _costs(measured: Measured) -> Iterator[str]:
 def _queues(measured: Measured) -> Iterator[str]:
     cost = BatchCost.of(measured)
     load, rate = measured.open_loop()
+    alone = simulate(cost, rate)
     law = f"{cost.fixed:.0f} + {cost.each:.1f} n us of CPU"
     yield f"A batch of n requests costs {law}, so a replica bears {cost.most():,.0f}"
     yield "requests a second. What that says of loads that it was not made from, in us of CPU for a"
@@ -246,13 +247,12 @@ def _queues(measured: Measured) -> Iterator[str]:
     yield "| load | said | measured |"
     yield "| --- | --- | --- |"
     yield f"| 16 callers | {cost.batch(16) / 16:.0f} | {measured.cpu('mlp', '16 callers'):.0f} |"
-    yield f"| {load} | {simulate(cost, rate).cpu:.0f} | {measured.cpu('mlp', load):.0f} |"
+    yield f"| {load} | {alone.cpu:.0f} | {measured.cpu('mlp', load):.0f} |"
     yield ""
     yield f"And of latencies under {load}, where the load generator is a queue as well:"
     yield ""
     yield "| | generator late by (p99), ms | p50, ms | p99, ms |"
     yield "| --- | --- | --- | --- |"
-    alone = simulate(cost, rate)
     seen = observe(cost, BatchCost.of(measured, _CLIENT_CPU), rate)
     yield f"| said of the service alone | | {alone.p50:.2f} | {alone.p99:.2f} |"
     yield f"| said with the generator | {seen.lag:.2f} | {seen.p50:.2f} | {seen.p99:.2f} |"

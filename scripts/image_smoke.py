@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from scripts.launch import ServiceProcess
+from scripts.launch import started
 from vae_client import VaeClient
 
 # What has to fail inside: each line is Python.
@@ -32,19 +32,14 @@ def main(arguments: Sequence[str]) -> int:
         assert done.returncode == 1, f"the image has {name}: {done.stdout}{done.stderr}"
         print(f"   no {name}: {done.stderr.strip().splitlines()[-1]}")
     command = [*run, "--listen", "127.0.0.1:0", "--metrics-port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            service = ServiceProcess(process, lambda line: print(f"   {line}"), "127.0.0.1")
-            service.wait_until_ready()
-            assert service.says("/readyz")
-            with VaeClient(service.target) as client:
-                drawn = client.sample("digits", 4, seed=7)
-                posterior = client.encode("digits", drawn.observations)
-            print(f"   Sample: {drawn.observations.shape}, Encode: {posterior.mean.shape}")
-            assert "VaeService/Sample" in service.scrape()
-            ended = service.stop()
-        finally:
-            process.kill()
+    with started(command, lambda line: print(f"   {line}")) as service:
+        assert service.says("/readyz")
+        with VaeClient(service.target) as client:
+            drawn = client.sample("digits", 4, seed=7)
+            posterior = client.encode("digits", drawn.observations)
+        print(f"   Sample: {drawn.observations.shape}, Encode: {posterior.mean.shape}")
+        assert "VaeService/Sample" in service.scrape()
+        ended = service.stop()
     assert ended == 0, f"SIGTERM ended it with {ended}"
     print("   SIGTERM: drained, exit code 0")
     return 0

@@ -117,10 +117,25 @@ def running_service(
     """
     command = [*within, sys.executable, "-m", "service", "--repository", str(repository)]
     command += ["--listen", listen, "--metrics-port", "0", *options]
+    with started(command, echo, listen.rpartition(":")[0], credentials) as service:
+        yield service
+
+
+@contextlib.contextmanager
+def started(
+    command: Sequence[str],
+    echo: Callable[[str], None],
+    host: str = "127.0.0.1",
+    credentials: grpc.ChannelCredentials | None = None,
+) -> Iterator[ServiceProcess]:
+    """The service that a command runs, as in a container, ready for requests on a host.
+
+    Ends the process when the block ends, if nobody has.
+    """
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         service = None
         try:
-            service = ServiceProcess(process, echo, listen.rpartition(":")[0])
+            service = ServiceProcess(process, echo, host)
             service.wait_until_ready(credentials)
             yield service
         finally:

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.launch import ServiceProcess
+from scripts.launch import started
 from scripts.rendered import Manifest, environment, one, render
 from vae_client import VaeClient
 
@@ -129,17 +129,12 @@ def serve(kubelet: Kubelet, name: str) -> None:
     manifests = render("overlays/local")
     pod = one(manifests, "Deployment")["spec"]["template"]["spec"]
     command = kubelet.command(manifests, pod, **_FREE_PORTS)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            service = ServiceProcess(process, lambda line: print(f"   {line}"), "127.0.0.1")
-            service.wait_until_ready()
-            assert service.says("/readyz")
-            with VaeClient(service.target) as client:
-                drawn = client.sample(name, 16, seed=7)
-            print(f"   Sample: {drawn.observations.shape} of {drawn.model}")
-            ended = service.stop()
-        finally:
-            process.kill()
+    with started(command, lambda line: print(f"   {line}")) as service:
+        assert service.says("/readyz")
+        with VaeClient(service.target) as client:
+            drawn = client.sample(name, 16, seed=7)
+        print(f"   Sample: {drawn.observations.shape} of {drawn.model}")
+        ended = service.stop()
     assert ended == 0, f"SIGTERM ended it with {ended}"
 
 

@@ -145,35 +145,37 @@ def _fit(options: argparse.Namespace) -> None:
             _say(f"{path} is a finished run; there is nothing to do")
             return
         begun = options.resume and first_process_says((path / FIT_DESCRIPTION).exists(), device)
-        if begun and read_description(path)[0] != config:
-            raise RunError(f"{path} was begun with other settings; choose another directory")
-        if not begun and process_index() == 0:
+        if begun:
+            begun_as, digest = read_description(path)
+            if begun_as != config:
+                raise RunError(f"{path} was begun with other settings; choose another directory")
+            _go_on(path, config, digest, options.minutes)
+            return
+        if process_index() == 0:
             check_destination(path)
         dataset = load_dataset(config.data)
-        if begun:
-            _check_data(path, config, dataset)
-        doing = "resuming" if begun else "fitting"
-        _say(f"{doing} {config.preset} on {len(dataset.train)} items of {dataset.name}")
-        _run(path, config, dataset, resume=bool(begun), minutes=options.minutes)
+        _say(f"fitting {config.preset} on {len(dataset.train)} items of {dataset.name}")
+        _run(path, config, dataset, resume=False, minutes=options.minutes)
 
 
 def _resume(options: argparse.Namespace) -> None:
     path = options.directory
     if (path / DESCRIPTION).exists():
         raise RunError(f"{path} is a finished run; there is nothing to resume")
-    config, _ = read_description(path)
+    config, digest = read_description(path)
     if options.data_path is not None:
         config = replace(config, data=config.data.at(options.data_path))
     with processes(cuda=choose_device(config) == "cuda"):
-        dataset = load_dataset(config.data)
-        _check_data(path, config, dataset)
-        _say(f"resuming {config.preset} on {len(dataset.train)} items of {dataset.name}")
-        _run(path, config, dataset, resume=True, minutes=options.minutes)
+        _go_on(path, config, digest, options.minutes)
 
 
-def _check_data(path: Path, config: FitConfig, dataset: Dataset) -> None:
-    if dataset.sha256() != read_description(path)[1]:
+def _go_on(path: Path, config: FitConfig, digest: str, minutes: float) -> None:
+    """Goes on with a fit that was begun on the data set with this digest."""
+    dataset = load_dataset(config.data)
+    if dataset.sha256() != digest:
         raise RunError(f"the data set {config.data.name} is not the one that {path} began on")
+    _say(f"resuming {config.preset} on {len(dataset.train)} items of {dataset.name}")
+    _run(path, config, dataset, resume=True, minutes=minutes)
 
 
 def _run(path: Path, config: FitConfig, dataset: Dataset, resume: bool, minutes: float) -> None:
