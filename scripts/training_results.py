@@ -127,7 +127,8 @@ def write_page() -> None:
         "# What the presets reach",
         "",
         "Written by `python -m scripts.training_results table` from `training/results/`, where"
-        " `python -m scripts.training_results measure PRESET` puts what it saw. Nats per item on"
+        " `python -m scripts.training_results measure PRESET` puts what it saw, and"
+        " `python -m scripts.disentanglement` what several seeds gave. Nats per item on"
         " the test split; MNIST is binarized dynamically for the fit and by one fixed draw here."
         " Negative log-likelihoods are bounds of 5000 importance samples on the first 1000 test"
         " items. The paper's numbers are of fits in full (for most, 3280 epochs).",
