@@ -175,7 +175,8 @@ class Batcher:
         self._options = options
         self._observer = observer
         self._clock = clock or MonotonicClock()
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
+        self._condition = threading.Condition(self._lock)  # something waits, or never will again
         self._queue = Queue(options.max_queue_items)
         self._default_level = options.level(0)
         self._running = 0
@@ -226,7 +227,7 @@ class Batcher:
         level = self._options.level(priority) if priority else self._default_level
         queue = self._queue
         leaving: list[Entry] = []
-        with self._condition:
+        with self._lock:
             if self._closed:
                 self._observer.entry_rejected("draining", level)
                 raise Draining("the service is draining; ask another replica")
@@ -251,7 +252,7 @@ class Batcher:
     def run_due(self) -> bool:
         """Runs one batch of what waits, on this thread; returns whether more waits."""
         with self._turn:
-            with self._condition:
+            with self._lock:
                 if not self._queue:
                     return False
                 parts, expired, cancelled = self._take()
@@ -265,7 +266,7 @@ class Batcher:
 
     def drain(self) -> None:
         """Closes the door, finishes what was admitted and returns. May be called again."""
-        with self._condition:
+        with self._lock:
             self._closed = True
             self._condition.notify_all()
         while self._wake is not None and self.run_due():
@@ -275,7 +276,7 @@ class Batcher:
 
     def stop(self) -> None:
         """Closes the door, rejects what waits, finishes what runs. May be called again."""
-        with self._condition:
+        with self._lock:
             self._closed = True
             rejected = self._queue.clear()
             self._condition.notify_all()
@@ -308,7 +309,7 @@ class Batcher:
 
     def _cut(self) -> list[Part] | None:
         """Waits until a batch is due and takes its parts; None when the queue is done for good."""
-        with self._condition:
+        with self._lock:
             while True:
                 if self._queue:
                     remaining = self._remaining()
@@ -363,7 +364,7 @@ class Batcher:
         try:
             return self._run_batch(parts) if parts else None
         finally:
-            with self._condition:
+            with self._lock:
                 self._running -= 1
 
     def _run_batch(self, parts: Sequence[Part]) -> Arrays | None:
@@ -400,7 +401,7 @@ class Batcher:
 
     def _answer(self, part: Part, rows: Arrays) -> None:
         entry = part.entry
-        with self._condition:
+        with self._lock:
             entry.parts.append((part.start, rows))
             entry.answered += part.stop - part.start
             if entry.answered < entry.items or entry.error is not None:
@@ -414,7 +415,7 @@ class Batcher:
 
     def _fail(self, entry: Entry, error: ServiceError) -> bool:
         """Ends entry, unless it has ended; returns whether it did."""
-        with self._condition:
+        with self._lock:
             if entry.error is not None or entry.outputs is not None:
                 return False
             entry.error = error

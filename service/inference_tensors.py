@@ -46,7 +46,7 @@ class Input:
         name = self.spec.name
         if tensor.datatype != self.type.name:
             raise InvalidRequest(f"{name}.datatype", f"expected {self.type.name}")
-        shape = tuple(tensor.shape)
+        shape = tensors.shape_of(tensor)
         tensors.check_shape(shape, name, self.spec.shape, self._max_items)
         if raw is None:
             array = self._typed(tensor, shape)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from vae.v1 import tensor_pb2
@@ -135,7 +136,7 @@ class Servicer:
         space = request.latent_space if request.HasField("latent_space") else None
         execution = Execution(call.deadline, request.priority)
         observations = await model.decode(latents, space, request.labels, execution, uint8)
-        head = vae_pb.DecodeResponse(model=model.resource).SerializeToString()
+        head = _decoded_head(model.resource)
         written = await self._observing.write(_DECODED, observations, request.observation_encoding)
         return Spliced((head, *written, execution_field(_DECODED_BY, served.execution, execution)))
 
@@ -169,6 +170,11 @@ class _Draw:
     encoding: int
     uint8: bool
     priority: int
+
+
+@lru_cache(maxsize=256)
+def _decoded_head(resource: str) -> bytes:
+    return vae_pb.DecodeResponse(model=resource).SerializeToString()
 
 
 def _draw(request: vae_pb.SampleRequest, model: Model, most: int) -> _Draw:

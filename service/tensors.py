@@ -35,7 +35,7 @@ def to_array(
     """
     if tensor.data_type != tensor_pb2.DATA_TYPE_FLOAT32:
         raise InvalidRequest(f"{field}.data_type", "expected DATA_TYPE_FLOAT32")
-    shape = tuple(tensor.shape)
+    shape = shape_of(tensor)
     check_shape(shape, field, item_shape, max_items)
     values = view(tensor.data, field, shape, _FLOAT32)  # protobuf copies at every access
     check_finite(values, field)
@@ -49,7 +49,7 @@ def to_levels(
     max_items: int,
 ) -> NDArray[np.uint8]:
     """As to_array, for a tensor of uint8, whose every value is good."""
-    shape = tuple(tensor.shape)
+    shape = shape_of(tensor)
     check_shape(shape, field, item_shape, max_items)
     return view(tensor.data, field, shape, _UINT8)
 
@@ -63,9 +63,14 @@ def to_codes(
     """As to_array, for a tensor of int64, whose values are not looked at."""
     if tensor.data_type != tensor_pb2.DATA_TYPE_INT64:
         raise InvalidRequest(f"{field}.data_type", "expected DATA_TYPE_INT64")
-    shape = tuple(tensor.shape)
+    shape = shape_of(tensor)
     check_shape(shape, field, item_shape, max_items)
     return view(tensor.data, field, shape, _INT64)
+
+
+def shape_of(tensor: Any) -> tuple[int, ...]:
+    """The shape in a message of either protocol. Taking its elements singly is twice as slow."""
+    return tuple(tensor.shape[:])
 
 
 def check_shape(
@@ -90,7 +95,7 @@ def view(data: bytes, field: str, shape: tuple[int, ...], dtype: np.dtype[T]) ->
             f"{field}.data",
             f"expected {size} bytes for shape {list(shape)}, not {len(data)}",
         )
-    return np.frombuffer(data, dtype).reshape(shape)
+    return np.ndarray(shape, dtype, data)
 
 
 def check_finite(array: NDArray[np.float32], field: str) -> None:

@@ -29,7 +29,7 @@ class Response(Protocol):
 Handler = Coroutine[Completion[Any], None, Response]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # made for every RPC, and a frozen one takes thrice the time
 class Call:
     """What a handler knows of its RPC. deadline: seconds of time.monotonic, or None."""
 

@@ -16,7 +16,10 @@ class Spliced:
     def __init__(self, pieces: Sequence[Buffer]) -> None:
         """pieces: serialized fields, and C-contiguous arrays that are contents of a field."""
         self.pieces = pieces
-        self.size = sum(p.nbytes if isinstance(p, np.ndarray) else len(p) for p in pieces)
+        size = 0
+        for piece in pieces:
+            size += len(piece) if isinstance(piece, bytes) else piece.nbytes
+        self.size = size
 
     def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
         """The serialized message, which copies its arrays."""

@@ -5,13 +5,13 @@ leaves what it has to send until it has handled all that arrived; other threads 
 the lock held no handler runs: whoever waited for room is called by the transport's thread.
 """
 
-import functools
 import itertools
 import socket
 import ssl
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from service.transport.http2 import frames, headers
@@ -25,9 +25,8 @@ _BUFFERS: Final = 512  # in one call of sendmsg; the kernel takes 1024
 _RECORD_BUFFERS: Final = 16  # in one call of TLS, which has no sendmsg
 _FULL: Final = 2**19  # bytes that wait for the socket, beyond which streams wait too
 _UNREAD: Final = 2**20  # bytes, beyond which a client that asks for replies and reads none goes
+_LARGE: Final = 2**15  # bytes of an answer, beyond which its pieces are sent from where they lie
 _OPENING_HEAD: Final = frames.head(len(headers.OPENING), frames.HEADERS, frames.END_HEADERS)
-_LAST: Final = frames.END_HEADERS | frames.END_STREAM
-_OK_HEAD: Final = frames.head(len(headers.OK_TRAILERS), frames.HEADERS, _LAST)
 
 
 class Sender(Protocol):
@@ -80,39 +79,39 @@ class Outgoing:
 
     # Of streams.
 
-    def answer(self, rpc: "Rpc", message: bytes) -> None:
-        """The whole answer of a unary RPC that ended well: headers, the message, trailers."""
-        size = len(message) + 5
+    def answer(self, rpc: "Rpc", pieces: Sequence[Buffer], size: int, trailers: bytes) -> None:
+        """The whole answer of a unary RPC: headers, a message of so many bytes, trailers."""
+        length = size + 5
         stream = rpc.stream_bytes
         with self.lock:
-            fits = size <= self._window and size <= rpc.window and size <= self.frame_size
-            if fits and self._size <= _FULL:
+            room = min(self._window, rpc.window, self.frame_size, _LARGE)
+            if length <= room and self._size <= _FULL:
                 if self.pop(rpc.stream) is None:
                     return  # the client is gone
-                self._window -= size
+                self._window -= length
                 self.send(
                     b"".join(
                         (
                             _OPENING_HEAD,
                             stream,
                             headers.OPENING,
-                            size.to_bytes(3, "big"),
+                            length.to_bytes(3, "big"),
                             b"\0\0",  # DATA, no flags
                             stream,
                             b"\0",  # not compressed
-                            (size - 5).to_bytes(4, "big"),
-                            message,
-                            _OK_HEAD,
+                            size.to_bytes(4, "big"),
+                            *pieces,  # type: ignore[arg-type]  # numpy's
+                            _end_head(len(trailers)),
                             stream,
-                            headers.OK_TRAILERS,
+                            trailers,
                         )
                     ),
                     windowed=True,
                 )
                 return
             self.open_answer(rpc)
-            self.send_message(rpc, (message,), len(message))
-            self.end(rpc, headers.OK_TRAILERS)
+            self.send_message(rpc, pieces, size)
+            self.end(rpc, trailers)
 
     def open_answer(self, rpc: "Rpc") -> None:
         """The headers of an answer."""
@@ -281,7 +280,7 @@ class Outgoing:
         trailers = rpc.trailers
         assert trailers is not None
         self.pop(rpc.stream)
-        self.send(frames.head(len(trailers), frames.HEADERS, _LAST) + rpc.stream_bytes + trailers)
+        self.send(_end_head(len(trailers)) + rpc.stream_bytes + trailers)
         if not rpc.half_closed:  # nobody reads what the client still sends
             self.send(frames.reset(rpc.stream, ErrorCode.NO_ERROR))
 
@@ -308,7 +307,7 @@ class Outgoing:
         while self._crowd and self._size <= _FULL:
             _, rpc = self._crowd.popitem(last=False)
             if rpc.outgoing:
-                self._sender.call_soon(functools.partial(self._resume, rpc))
+                self._sender.call_soon(partial(self._resume, rpc))
                 return  # it may take all the room
             rpc.crowded = False
             self._sender.call_soon(rpc.on_room)
@@ -318,6 +317,12 @@ class Outgoing:
             if rpc.stream in self.rpcs:
                 self._pump(rpc)
             self._make_room()
+
+
+@lru_cache(maxsize=64)
+def _end_head(size: int) -> bytes:
+    """Of trailers of so many bytes."""
+    return frames.head(size, frames.HEADERS, frames.END_HEADERS | frames.END_STREAM)
 
 
 def _cut(outgoing: deque[memoryview], room: int) -> tuple[list[memoryview], int]:

@@ -1,8 +1,5 @@
 """One message each way."""
 
-from collections.abc import Iterable
-from typing import Final
-
 import grpc
 
 from service.completion import Task
@@ -11,9 +8,7 @@ from service.transport import Call, Method, Response, parse
 from service.transport.http2 import headers
 from service.transport.http2.connection import Connection
 from service.transport.http2.rpc import Rpc, Server
-from service.transport.spliced import Buffer, Spliced
-
-_LARGE: Final = 2**15  # bytes of an answer, beyond which its pieces are sent from where they lie
+from service.transport.spliced import Spliced
 
 
 class Unary(Rpc):
@@ -62,19 +57,13 @@ class Unary(Rpc):
             self.finish(error)
             return
         self.task = None
-        if isinstance(response, Spliced) and response.size > _LARGE:
-            if self.check_size(response.size) and self._count(grpc.StatusCode.OK):
-                self._send(response.pieces, response.size)
-            return
-        message = response.SerializeToString()
-        if self.check_size(len(message)) and self._count(grpc.StatusCode.OK):
+        if isinstance(response, Spliced):
+            pieces, size = response.pieces, response.size
+        else:
+            message = response.SerializeToString()
+            pieces, size = (message,), len(message)
+        if self.check_size(size) and self._count(grpc.StatusCode.OK):
+            trailers = headers.OK_TRAILERS
             if self.request_id:
-                self._send((message,), len(message))
-            else:
-                self.connection.outgoing.answer(self, message)
-
-    def _send(self, pieces: Iterable[Buffer], size: int) -> None:
-        outgoing = self.connection.outgoing
-        outgoing.open_answer(self)
-        outgoing.send_message(self, pieces, size)
-        outgoing.end(self, headers.trailers(0, "", request_id=self.request_id))
+                trailers = headers.trailers(0, "", request_id=self.request_id)
+            self.connection.outgoing.answer(self, pieces, size, trailers)
