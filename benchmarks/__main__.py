@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import cuda, page, scale, streams, swaps, training_speed
+from benchmarks.compare import compare
 from benchmarks.errors import BenchmarkError
 from benchmarks.runner import Results, describe, render, run_benchmarks, write_results
 from benchmarks.scenarios import FULL, QUICK
@@ -29,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     tuning = commands.add_parser("tune", help="look for Triton's best settings")
     tuning.add_argument("--quick", action="store_true", help="short rounds, for a look")
-    commands.add_parser("streams", help="what streams save beside one-item calls")
+    comparing = commands.add_parser("compare", help="a request's cost beside another checkout's")
+    comparing.add_argument("checkout", type=Path, metavar="DIR", help="as a git worktree")
+    comparing.add_argument("--quick", action="store_true", help="short rounds, for a look")
+    streaming = commands.add_parser("streams", help="what streams save beside one-item calls")
     swapping = commands.add_parser("swaps", help="how long health waits while versions are loaded")
     scaling = commands.add_parser("scale", help="what a process more adds, and a simulation")
     scaling.add_argument("--quick", action="store_true", help="short rounds, for a look")
@@ -40,11 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device.add_argument("--parts", nargs="+", choices=cuda.PARTS, default=cuda.PARTS)
     paging = commands.add_parser("page", help="write the results into docs/performance.md")
     paging.add_argument("file", type=Path, metavar="FILE", help="that a run wrote")
-    for command in (run, tuning, swapping, scaling, device):
+    for command in (run, tuning, streaming, swapping, scaling, device):
         command.add_argument("--results", type=Path, default=_RESULTS, metavar="DIR")
     options = parser.parse_args(arguments)
     if options.command == "streams":
-        print(streams.render(streams.measure(_STREAM_SECONDS)))
+        print(f"wrote {streams.measure(options.results, _STREAM_SECONDS, print)}")
         return 0
     if options.command == "swaps":
         print(f"wrote {swaps.measure(options.results, print)}")
@@ -58,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = QUICK if options.quick else FULL
     quick = "-quick" if options.quick else ""
     try:
+        if options.command == "compare":
+            print(render(compare(options.checkout, plan)))
+            return 0
         if options.command == "tune":
             text, path = tune(plan, options.results, f"tune{quick}")
             print(text)

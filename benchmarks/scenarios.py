@@ -73,8 +73,8 @@ class Case:
 def one_item(bench: Bench) -> list[Case]:
     """Goal 1: one-item requests to the MLP, from our own load generator."""
     return [
-        _load_case(
-            "1 one item", bench, MLP, 1, f"{callers} callers", Load(concurrency=callers), api
+        load_case(
+            "1 one item", bench.plan, MLP, 1, f"{callers} callers", Load(concurrency=callers), api
         )
         for callers in CALLERS
         for api in bench.apis()
@@ -95,12 +95,13 @@ def batched(bench: Bench) -> list[Case]:
     for model in MODELS:
         cases.append(_loop_case("2 batched", bench, model, name, (BATCH,)))
         cases += [
-            _load_case("2 batched", bench, model, BATCH, name, load, api) for api in bench.apis()
+            load_case("2 batched", bench.plan, model, BATCH, name, load, api)
+            for api in bench.apis()
         ]
         levels = f"{name}, uint8"
         ours = (bench.service, "Decode", decode_uint8)
         cases.append(_loop_case("2 batched", bench, model, levels, (BATCH,), uint8=True))
-        cases.append(_load_case("2 batched", bench, model, BATCH, levels, load, ours))
+        cases.append(load_case("2 batched", bench.plan, model, BATCH, levels, load, ours))
     return cases
 
 
@@ -109,7 +110,7 @@ def saturation(bench: Bench) -> list[Case]:
     name = f"{SATURATING_CALLERS} callers"
     load = Load(concurrency=SATURATING_CALLERS)
     return [_loop_case("3 saturation", bench, CONV, name, BATCHES)] + [
-        _load_case("3 saturation", bench, CONV, 1, name, load, api) for api in bench.apis()
+        load_case("3 saturation", bench.plan, CONV, 1, name, load, api) for api in bench.apis()
     ]
 
 
@@ -120,7 +121,9 @@ def open_arrivals(bench: Bench, capacity: float) -> list[Case]:
         rate = round(capacity * share, -1) or 1.0
         name = f"Poisson {rate:,.0f}/s"
         load = Load(rate=rate)
-        cases += [_load_case("1 open loop", bench, MLP, 1, name, load, api) for api in bench.apis()]
+        cases += [
+            load_case("1 open loop", bench.plan, MLP, 1, name, load, api) for api in bench.apis()
+        ]
     return cases
 
 
@@ -145,19 +148,19 @@ def record_of(subject: Subject, number: int, items: int, report: LoadReport) -> 
     return Record(subject, number, known, errors)
 
 
-def _load_case(
+def load_case(
     goal: str,
-    bench: Bench,
+    plan: Plan,
     model: BenchModel,
     items: int,
     name: str,
     load: Load,
     api: tuple[Server, str, Callable[[BenchModel, int], Method]],
 ) -> Case:
+    """Requests of so many items to a server through an API, from our own load generator."""
     server, api_name, make = api
     subject = Subject(goal, model.name, name, "load", server.name, api_name)
     method = make(model, items)
-    plan = bench.plan
 
     def measure(number: int) -> Record:
         # Every round draws other arrivals, the same for every server.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 
+from benchmarks.records import SERVICE
 from scripts.launch import running_service
 
 
@@ -32,9 +33,18 @@ def call(target: str, path: str, request: bytes, seconds: float = 30.0) -> bytes
 
 
 @contextlib.contextmanager
-def running(repository: Path, options: Sequence[str]) -> Iterator[Server]:
-    """The project's service; ends with the block."""
+def running(
+    repository: Path, options: Sequence[str], checkout: Path | None = None
+) -> Iterator[Server]:
+    """The project's service, of another checkout if one is given; ends with the block."""
     started = time.perf_counter()
-    with running_service(repository, *options) as process:
+    within = _within(checkout.resolve()) if checkout else ()
+    with running_service(repository, *options, within=within) as process:
         seconds = time.perf_counter() - started
-        yield Server("service", process.target, process.process.pid, seconds)
+        name = checkout.resolve().name if checkout else SERVICE
+        yield Server(name, process.target, process.process.pid, seconds)
+
+
+def _within(checkout: Path) -> tuple[str, ...]:
+    """Runs a command there; Python looks in the working directory first, then in PYTHONPATH."""
+    return ("env", "-C", str(checkout), f"PYTHONPATH={checkout}:{checkout / 'protos'}")

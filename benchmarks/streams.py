@@ -1,10 +1,12 @@
 """Goal 5: items for each CPU second of the service, through streams and through one-item calls."""
 
+import datetime
+import json
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,8 +22,10 @@ from vae.v1.vae_service_pb2 import (
 )
 from vae.v1.vae_service_pb2_grpc import VaeServiceStub
 
+from benchmarks.machine import describe_commit, describe_machine
 from benchmarks.models import MLP, build_repository
 from benchmarks.processes import cpu_seconds
+from benchmarks.runner import new_path
 from benchmarks.servers import running
 
 _MODEL = f"models/{MLP.name}"
@@ -38,7 +42,22 @@ class Cost:
     stream: float
 
 
-def measure(seconds: float) -> list[Cost]:
+def measure(folder: Path, seconds: float, say: Callable[[str], None]) -> Path:
+    """Measures each way for so many seconds; prints what it saw and writes it into folder."""
+    costs = _measure(seconds)
+    say(render(costs))
+    results = {
+        "model": MLP.name,
+        "items/CPU s": [asdict(cost) for cost in costs],
+        "machine": describe_machine(),
+        **describe_commit(),
+    }
+    path = new_path(folder, f"{datetime.datetime.now(datetime.UTC).date()}-streams")
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    return path
+
+
+def _measure(seconds: float) -> list[Cost]:
     """Sample, Encode and Decode of the MLP, each way for so many seconds."""
     with TemporaryDirectory() as folder:
         build_repository(Path(folder))
