@@ -75,6 +75,7 @@ class Outgoing:
         self._size = 0  # bytes in the buffers
         self._unasked = 0  # of them what no window bounds, since the socket took no more
         self._blocked = False  # the socket takes no more at the moment
+        self._together = False  # more is sent at once: whoever does so flushes at the end
         self._crowd: OrderedDict[int, Rpc] = OrderedDict()  # who waits for room in the buffers
 
     # Of streams.
@@ -109,9 +110,14 @@ class Outgoing:
                     windowed=True,
                 )
                 return
-            self.open_answer(rpc)
-            self.send_message(rpc, pieces, size)
-            self.end(rpc, trailers)
+            self._together = True
+            try:
+                self.open_answer(rpc)
+                self.send_message(rpc, pieces, size)
+                self.end(rpc, trailers)
+            finally:
+                self._together = False
+            self._hasten()
 
     def open_answer(self, rpc: "Rpc") -> None:
         """The headers of an answer."""
@@ -186,8 +192,8 @@ class Outgoing:
             self._size += size
             if first and self._sender.on_thread():
                 self._sender.flush_later()
-            elif not self._blocked and (self._size > _FULL or not self._sender.on_thread()):
-                self.flush()
+            else:
+                self._hasten()
 
     def demand_reading(self) -> None:
         """Raises ProtocolError if the client makes us answer and does not read it."""
@@ -244,6 +250,13 @@ class Outgoing:
             self._size = 0
             self._crowd.clear()
 
+    def _hasten(self) -> None:
+        """Flushes what cannot or need not wait: another thread's, and what has become much."""
+        if self._blocked or not self._buffers:
+            return
+        if self._size > _FULL or not (self._together or self._sender.on_thread()):
+            self.flush()
+
     def _pump_all(self) -> None:
         for rpc in list(self.rpcs.values()):
             if rpc.outgoing and self._window > 0:
@@ -256,14 +269,9 @@ class Outgoing:
             if self._size > _FULL:  # windows may be larger than what the client reads
                 self._crowd.setdefault(rpc.stream, rpc)
                 return
-            room = min(self._window, rpc.window, self.frame_size)
-            if room <= 0:
+            if not (buffers := self._cut_frames(rpc)):
                 return
-            pieces, size = _cut(rpc.outgoing, room)
-            self._window -= size
-            rpc.window -= size
-            head = frames.head(size, frames.DATA, 0) + rpc.stream_bytes
-            self.send(head, *pieces, windowed=True)
+            self.send(*buffers, windowed=True)
             sent = True
         if not sent:
             return
@@ -275,6 +283,21 @@ class Outgoing:
         elif rpc.crowded:
             self._crowd.setdefault(rpc.stream, rpc)
             self._make_room()
+
+    def _cut_frames(self, rpc: "Rpc") -> list[bytes | memoryview]:
+        """The next frames of a stream, as many as fit into the windows and fill the buffers."""
+        buffers: list[bytes | memoryview] = []
+        window = min(self._window, rpc.window)
+        left = min(window, _FULL + 1 - self._size)
+        while rpc.outgoing and left > 0:
+            pieces, size = _cut(rpc.outgoing, min(window, self.frame_size))
+            buffers.append(frames.head(size, frames.DATA, 0) + rpc.stream_bytes)
+            buffers += pieces
+            window -= size
+            left -= size
+            self._window -= size
+            rpc.window -= size
+        return buffers
 
     def _finish(self, rpc: "Rpc") -> None:
         trailers = rpc.trailers
