@@ -21,41 +21,47 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
     return config.learning_rate * share * min(1.0, (step + 1) / max(1, config.warmup_steps))
 
 
+def backward(state: FitState, compute_loss: Callable[[], tuple[Tensor, Terms]]) -> Tensor:
+    """Put the gradient of the loss into the parameters.
+
+    Returns [5] float64 on the device: the rates' sum, the distortions', how many items they are
+    of, the loss and the gradient's norm. Nothing waits for them here, so that a CUDA graph can
+    hold it all.
+    """
+    state.optimizer.zero_grad(set_to_none=True)
+    value, terms = compute_loss()
+    value.backward()  # type: ignore[no-untyped-call]
+    return torch.stack(
+        [
+            terms.rate.detach().sum(),
+            terms.distortion.detach().sum(),
+            terms.distortion.new_full((), len(terms.distortion)),
+            value.detach(),
+            _norm(_gradients(state)),
+        ]
+    ).double()
+
+
 def update(
     state: FitState,
     config: FitConfig,
     steps: int,
-    compute_loss: Callable[[], tuple[Tensor, Terms]],
+    compute: Callable[[], Tensor],
     stopping: bool,
 ) -> tuple[bool, bool]:
     """Take one step and count it; (whether its numbers were finite, whether any process stops).
 
-    The mean loss of equal shares, summed over processes by their gradients, is that of the whole
-    batch. A step whose loss or gradient is not finite, or whose gradient is far larger than usual,
-    changes no weight.
+    `compute` is `backward`, or does the same. The mean loss of equal shares, summed over processes
+    by their gradients, is that of the whole batch. A step whose loss or gradient is not finite, or
+    whose gradient is far larger than usual, changes no weight.
     """
     counters, settings = state.counters, config.optimizer
-    value, terms = compute_loss()
-    state.optimizer.zero_grad(set_to_none=True)
-    value.backward()  # type: ignore[no-untyped-call]
-    gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
-    sums = torch.stack(
-        [
-            terms.rate.detach().sum(),
-            terms.distortion.detach().sum(),
-            terms.distortion.new_tensor(float(len(terms.distortion))),
-            value.detach(),
-            value.new_tensor(float(stopping)),
-        ]
-    ).double()
-    add_over_processes(sums)
-    _average_gradients(gradients)
-    norm_tensor = nn.utils.get_total_norm(gradients, foreach=True)
-    *epoch_sums, total, stops, norm = [*sums.tolist(), norm_tensor.item()]
+    numbers, stops = _over_processes(state, compute(), stopping)
+    *epoch_sums, total, norm = numbers.tolist()
     finite = math.isfinite(total) and math.isfinite(norm) and all(map(math.isfinite, epoch_sums))
     if finite and _is_usual(norm, state, settings):
         if settings.clip and norm > settings.clip:
-            torch._foreach_mul_(gradients, settings.clip / norm)
+            torch._foreach_mul_(_gradients(state), settings.clip / norm)
             counters.clipped += 1
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(settings, counters.step, steps)
@@ -66,7 +72,7 @@ def update(
     if finite:
         counters.sums = [old + new for old, new in zip(counters.sums, epoch_sums, strict=True)]
     counters.step += 1
-    return finite, stops > 0
+    return finite, stops
 
 
 def _is_usual(norm: float, state: FitState, settings: OptimizerConfig) -> bool:
@@ -86,11 +92,25 @@ def _is_usual(norm: float, state: FitState, settings: OptimizerConfig) -> bool:
     return norm <= bound
 
 
-def _average_gradients(gradients: list[Tensor]) -> None:
-    if process_count() > 1:
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        add_over_processes(flat)
-        flat /= process_count()
-        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
+def _gradients(state: FitState) -> list[Tensor]:
+    return [p.grad for p in state.model.parameters() if p.grad is not None]
+
+
+def _norm(gradients: list[Tensor]) -> Tensor:
+    return nn.utils.get_total_norm(gradients, foreach=True)
+
+
+def _over_processes(state: FitState, numbers: Tensor, stopping: bool) -> tuple[Tensor, bool]:
+    """The numbers of the whole batch, whose gradient every process then has, and who stops."""
+    if process_count() == 1:
+        return numbers, stopping
+    sums = add_over_processes(torch.cat([numbers[:4], numbers.new_full((1,), float(stopping))]))
+    gradients = _gradients(state)
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    add_over_processes(flat)
+    flat /= process_count()
+    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+    norm = _norm(gradients).double()
+    return torch.cat([sums[:4], norm[None]]), bool(sums[4] > 0)
