@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import cuda, page, scale, streams, swaps, training_speed
+from benchmarks import cuda, page, scale, streams, swaps, training_cuda, training_speed
 from benchmarks.compare import compare
 from benchmarks.errors import BenchmarkError
 from benchmarks.runner import Results, describe, render, run_benchmarks, write_results
@@ -38,13 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scaling = commands.add_parser("scale", help="what a process more adds, and a simulation")
     scaling.add_argument("--quick", action="store_true", help="short rounds, for a look")
     commands.add_parser("training-speed", help="images/s of a fit, beside pythae")
+    fitting = commands.add_parser(
+        "training-cuda", help="fits on a GPU, with CUDA graphs and without"
+    )
     device = commands.add_parser("cuda", help="batches, requests and memory on a GPU")
     device.add_argument("--provider", choices=("cuda", "cpu"), default="cuda", help="cpu rehearses")
     device.add_argument("--quick", action="store_true", help="short rounds, for a look")
     device.add_argument("--parts", nargs="+", choices=cuda.PARTS, default=cuda.PARTS)
     paging = commands.add_parser("page", help="write the results into docs/performance.md")
     paging.add_argument("file", type=Path, metavar="FILE", help="that a run wrote")
-    for command in (run, tuning, streaming, swapping, scaling, device):
+    for command in (run, tuning, streaming, swapping, scaling, device, fitting):
         command.add_argument("--results", type=Path, default=_RESULTS, metavar="DIR")
     options = parser.parse_args(arguments)
     if options.command == "streams":
@@ -59,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "page":
         page.write_results(_PAGE, options.file)
         return 0
+    if options.command == "training-cuda":
+        return _training_cuda(options.results)
     plan = QUICK if options.quick else FULL
     quick = "-quick" if options.quick else ""
     try:
@@ -90,6 +95,15 @@ def _cuda(options: argparse.Namespace) -> Path:
     plan = cuda.QUICK if options.quick else cuda.FULL
     what = f"{'cuda' if options.provider == 'cuda' else 'cuda-rehearsal'}{options.quick * '-quick'}"
     return cuda.measure(plan, options.provider, options.parts, options.results, what, print)
+
+
+def _training_cuda(folder: Path) -> int:
+    try:
+        print(f"wrote {training_cuda.measure(folder, print)}")
+    except BenchmarkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def _scale(quick: bool, folder: Path, what: str) -> str:

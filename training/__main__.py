@@ -192,7 +192,10 @@ def _run(path: Path, config: FitConfig, dataset: Dataset, resume: bool, minutes:
         fitted = fit(config, dataset, _say, path, resume=resume, minutes=minutes, watch=watch)
     if process_index() > 0:
         return
-    evaluation = evaluate(fitted.model, dataset)
+    device = choose_device(config.device)
+    module = cast("nn.Module", fitted.model).to(device)
+    evaluation = evaluate(fitted.model, dataset, device=device)
+    module.cpu()
     pictures = draw_pictures(fitted.model, dataset)
     pictures[FILE_NAME] = report(config, fitted.model, dataset, evaluation, fitted.history)
     save_run(path, config, fitted.model, dataset, evaluation, fitted.history, pictures)

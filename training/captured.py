@@ -1,6 +1,8 @@
 """CUDA graphs of a fit's steps: the kernels of a small model take less time than launching them."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +30,6 @@ class _Captured:
     indices: Tensor
     weight: Tensor
     numbers: Tensor
-    gradients: list[Tensor | None]
 
 
 class CapturedSteps:
@@ -65,26 +66,37 @@ class CapturedSteps:
         captured.indices.copy_(indices)
         captured.weight.fill_(weight)
         captured.graph.replay()
-        for parameter, gradient in zip(
-            self._state.model.parameters(), captured.gradients, strict=True
-        ):
-            parameter.grad = gradient
         return captured.numbers
 
     def _capture(self, indices: Tensor, weight: float) -> _Captured | None:
         static = indices.clone()
         scalar = torch.full((), weight, dtype=torch.float32, device=indices.device)
         graph = torch.cuda.CUDAGraph()
+        before = self._state.generator.get_state()
         graph.register_generator_state(self._state.generator)
         try:
-            with torch.cuda.graph(graph):
+            with _no_garbage(), torch.cuda.graph(graph):
                 numbers = self._compute(static, scalar)
         except RuntimeError as error:
             self._refused = True
-            self._state.optimizer.zero_grad(set_to_none=True)
+            # The one that has seen a capture end so goes on waiting for its end.
+            self._state.generator = torch.Generator(indices.device)
+            self._state.generator.set_state(before)
             reason = str(error).strip().partition("\n")[0]
             self._report(f"steps run without CUDA graphs: {reason}")
             return None
-        gradients = [parameter.grad for parameter in self._state.model.parameters()]
-        self._captured[len(indices)] = _Captured(graph, static, scalar, numbers, gradients)
+        self._captured[len(indices)] = _Captured(graph, static, scalar, numbers)
         return self._captured[len(indices)]
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Keeps the graphs of an earlier fit from being freed meanwhile, which ends a capture."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

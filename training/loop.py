@@ -51,6 +51,7 @@ class Loop:
         self.steps = self.config.epochs * self.per_epoch
         self.good = self.state.snapshot()
         self.restores, self.failed = 0, 0  # the failure that lies furthest in the fit
+        self.noise_shape = self._noise_shape()
         self.started = time.perf_counter() - self.state.counters.seconds
         self.saved = -math.inf
         self.compute: Callable[[Tensor, float], Tensor] = self._backward
@@ -115,15 +116,21 @@ class Loop:
 
         return backward(state, compute_loss)
 
+    def _noise_shape(self) -> tuple[int, ...]:
+        """Of an item, with the draws in front if there are any."""
+        model, objective = cast("Model", self.state.model), self.config.objective
+        draws = (objective.samples,) if objective.name == "importance" else ()
+        # Looked up once: asking for a protocol's attributes is slow.
+        return draws + (
+            model.training_noise_shape if isinstance(model, DrawsMore) else model.noise_shape
+        )
+
     def _noise(self, count: int) -> Tensor:
         """Of this process's items: [N, *noise_shape], with the draws in front if there are any."""
-        model, generator = cast("Model", self.state.model), self.state.generator
-        draws = self.config.objective.samples if self.config.objective.name == "importance" else 0
-        item = model.training_noise_shape if isinstance(model, DrawsMore) else model.noise_shape
-        shape = (count, *([draws] if draws else []), *item)
-        noise = torch.randn(shape, generator=generator, device=self.device)
+        generator = self.state.generator
+        noise = torch.randn((count, *self.noise_shape), generator=generator, device=self.device)
         rows = own_rows(noise)
-        return rows.transpose(0, 1) if draws else rows
+        return rows.transpose(0, 1) if self.config.objective.name == "importance" else rows
 
     def _standing(self, epoch: int, rate_of_items: float) -> Standing:
         counters = self.state.counters

@@ -12,6 +12,7 @@ from training.config import OptimizerConfig
 from training.errors import TrainingError
 
 _GENERATOR = "generator"
+_ALIGNMENT = 16  # numbers: the 64 bytes that kernels of every kind like to begin at
 
 
 @dataclass
@@ -35,9 +36,15 @@ class Counters:
 
 @dataclass
 class FitState:
-    """`averaged` has the mean weights, `best` those that early stopping would keep."""
+    """`averaged` has the mean weights, `best` those that early stopping would keep.
+
+    `gradient` is one vector, of which the gradients of all fitted weights are views: what is done
+    to all of them is one operation. It is to be zeroed and never dropped, and is no part of what is
+    saved.
+    """
 
     model: nn.Module
+    gradient: Tensor
     optimizer: torch.optim.Adam
     generator: torch.Generator
     averaged: nn.Module | None
@@ -108,15 +115,26 @@ class FitState:
 
 def initial_state(model: nn.Module, config: OptimizerConfig, seed: int, device: str) -> FitState:
     """The state before the first step, on the device where the model is."""
+    fitted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        fitted,
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         eps=config.epsilon,
         fused=True,
     )
     averaged = copy.deepcopy(model).requires_grad_(False) if config.ema_decay else None
-    return FitState(model, optimizer, torch.Generator(device).manual_seed(seed), averaged)
+    generator = torch.Generator(device).manual_seed(seed)
+    return FitState(model, _one_gradient(fitted), optimizer, generator, averaged)
+
+
+def _one_gradient(parameters: list[nn.Parameter]) -> Tensor:
+    """Zeros, of which the gradient of each parameter is a view from now on."""
+    sizes = [-(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT for parameter in parameters]
+    gradient = torch.zeros(sum(sizes), device=parameters[0].device, dtype=parameters[0].dtype)
+    for parameter, part in zip(parameters, torch.split(gradient, sizes), strict=True):
+        parameter.grad = part[: parameter.numel()].view_as(parameter)
+    return gradient
 
 
 @torch.no_grad()

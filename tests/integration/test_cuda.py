@@ -119,7 +119,14 @@ def test_every_family_gives_on_cuda_what_it_gives_on_the_cpu(families: "Families
             on_cpu = Session(graph.content, graph.output_names, ON_CPU).run(inputs)
             for name, array in runs[kind](inputs).items():
                 where = f"{name} of {family}.{kind}"
-                np.testing.assert_allclose(array, on_cpu[name], 1e-2, 1e-2, err_msg=where)
+                near = 1 if array.dtype == np.uint8 else 1e-2  # levels that rounding parts
+                np.testing.assert_allclose(
+                    array.astype(np.float64),
+                    on_cpu[name].astype(np.float64),
+                    1e-2,
+                    near,
+                    err_msg=where,
+                )
 
 
 def test_bound_runs_on_the_device_do_what_plain_runs_do_without_graphs_too(

@@ -198,6 +198,26 @@ def test_a_gradient_far_above_the_usual_is_skipped_but_not_for_ever(
     assert history[-1]["clipped"] == 60 - history[-1]["skipped"]
 
 
+def test_clipping_moves_as_a_gradient_of_that_norm_does(
+    tiny_config: FitConfig, tiny_dataset: Dataset
+) -> None:
+    """Adam's first step with a large epsilon is learning rate / epsilon times the gradient."""
+    settings = OptimizerConfig(1.0, epsilon=1e3, final_fraction=1.0)
+    one = replace(tiny_config, batch_size=60, epochs=1)
+    start = initial_model(one, tiny_dataset).state_dict()
+
+    def moved(clip: float) -> torch.Tensor:
+        model = fit(replace(one, optimizer=replace(settings, clip=clip)), tiny_dataset).model
+        return torch.cat(
+            [1e3 * (value - start[name]).flatten() for name, value in model.state_dict().items()]
+        )
+
+    free, clipped = moved(0.0), moved(0.25)
+    assert free.norm().item() > 1
+    assert clipped.norm().item() == pytest.approx(0.25, rel=0.01)
+    torch.testing.assert_close(clipped, free * 0.25 / free.norm(), atol=1e-3, rtol=0)
+
+
 def test_a_fit_stops_early_and_keeps_the_best_weights(
     patterns: FitConfig, binary_dataset: Dataset
 ) -> None:
@@ -222,3 +242,23 @@ def test_batches_are_drawn_with_the_pixels_as_probabilities(maximum: int) -> Non
     torch.testing.assert_close(means, torch.from_numpy(levels) / maximum, atol=0.015, rtol=0)
     assert means[0] == 0
     assert means[-1] == 1
+
+
+@pytest.mark.parametrize("maximum", [1, 3, 16, 255])
+def test_a_pixel_is_white_where_its_share_of_65536_numbers_has_the_one_drawn(maximum: int) -> None:
+    """Each number is a quarter of 64 bits of the generator; all are white at the maximum."""
+    levels = torch.arange(maximum + 1)
+    items = 2**22 // len(levels)
+    pixels = np.tile(levels.numpy().astype(np.uint8).reshape(1, 1, 1, -1), (items, 1, 1, 1))
+    labels = np.zeros(items, np.int64)
+    dataset = Dataset("levels", pixels, pixels, labels, labels, maximum)
+    generator = torch.Generator().manual_seed(5)
+
+    drawn, _ = training_batches(dataset, 0, True, "cpu").draw(torch.arange(items), generator)
+
+    words = torch.empty(-(-pixels.size // 4), dtype=torch.int64)
+    words.random_(-(2**63), None, generator=torch.Generator().manual_seed(5))
+    numbers = words.view(torch.int16)[: pixels.size].view(items, -1).long() + 2**15
+    assert (numbers[:, -1] == 2**16 - 1).any()
+    bounds = torch.round(levels.double() / maximum * 2**16)
+    assert torch.equal(drawn.view(items, -1), (numbers < bounds).float())

@@ -49,6 +49,25 @@ def test_gray_pixels_give_the_expectation_over_their_binarization() -> None:
     torch.testing.assert_close(gray, 0.25 * white + 0.75 * black)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_fit_gets_the_gradient_of_the_bernoulli_distortion_that_autograd_derives(
+    dtype: torch.dtype, generator: torch.Generator
+) -> None:
+    """In train mode it is written by hand; also where probabilities round to 0 and 1."""
+    parameters = torch.randn(5, 2, 3, 4, generator=generator)
+    parameters[0] *= 1000
+    parameters = parameters.to(dtype)
+    observations = torch.rand(5, 2, 3, 4, generator=generator).round(decimals=1)
+    weights = torch.randn(5, generator=generator)
+    found = []
+    for likelihood in (Bernoulli().train(), Bernoulli().eval()):
+        logits = parameters.clone().requires_grad_()
+        distortion = likelihood.distortion(logits, observations)
+        (weights * distortion).sum().backward()
+        found.append((distortion.detach(), logits.grad))
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_the_bernoulli_distortion_stays_finite_where_probabilities_round_to_0_and_1() -> None:
     logits = torch.tensor([[1000.0, -1000.0]])
     distortion = Bernoulli().distortion(logits, torch.tensor([[0.0, 1.0]]))
