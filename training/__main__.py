@@ -22,6 +22,7 @@ from training.errors import InterruptedFit, RunError, TrainingError
 from training.evaluate import effort_for, evaluate
 from training.files import replace_durably
 from training.fit import choose_device, fit
+from training.heap import keep_freed_memory
 from training.journal import DESCRIPTION as FIT_DESCRIPTION
 from training.journal import read_description
 from training.pictures import draw_pictures
@@ -261,4 +262,5 @@ def _config(name: str, settings: Sequence[str], is_smoke: bool) -> FitConfig:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())
