@@ -88,6 +88,10 @@ class Task(Generic[T]):
             waiting = self._coroutine.send(None)
         except StopIteration as stop:
             self._finish(stop.value, None)
+        except Cancelled as error:
+            # Its traceback leads to who cancelled, who has what waited, which has the error: a
+            # cycle, and with it all that the handler had, until the collector comes by.
+            self._finish(None, error.with_traceback(None))
         except Exception as error:  # noqa: BLE001 - the boundary of a handler: finish decides
             self._finish(None, error)
         else:

@@ -130,7 +130,8 @@ class Metrics(Collector):
             "vae_connections_refused", "Connections beyond the limit, which were refused."
         )
         held = GaugeMetricFamily(
-            "vae_held_bytes", "Requests in memory that are not answered, and answers not sent."
+            "vae_held_bytes",
+            "Requests in memory that are not answered, answers not sent, and calls.",
         )
         usage = self._usage()
         if usage is not None:

@@ -130,8 +130,8 @@ class Settings(BaseModel):
     max_held_mib: int = Field(
         512,
         ge=1,
-        description="requests in memory that are not answered and answers that are not sent, of "
-        "all clients of one process (transport http2)",
+        description="requests in memory that are not answered, answers that are not sent and open "
+        "calls, of all clients of one process (transport http2)",
     )
     drain_delay: float = Field(0.0, ge=0, description="seconds between readiness off and refusing")
     drain_timeout: float = Field(25.0, ge=0, description="seconds for running requests to finish")
@@ -182,8 +182,8 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
 
 
 def _consistent(settings: Settings) -> Settings:
-    if settings.max_held_mib < settings.max_message_mib:
-        raise SettingsError("--max-held-mib: expected room for one message of --max-message-mib")
+    if settings.max_held_mib <= settings.max_message_mib:  # its call takes some more
+        raise SettingsError("--max-held-mib: expected more than one message of --max-message-mib")
     return settings
 
 

@@ -103,7 +103,7 @@ class TransportOptions:
     """address: "HOST:PORT"; port 0 takes a free one. max_message_bytes: both ways.
 
     max_concurrent_streams: of one connection. max_held_bytes: of requests that have arrived, in
-    part or whole, and are not answered, and of answers that are not sent, in all.
+    part or whole, and are not answered, of answers that are not sent, and of open calls, in all.
     reuse_port: whether other processes may listen on the port too; if not, one in use is an error.
     tls: None serves plain text. authorize: None serves everybody. slow_seconds: what unary RPCs
     must take to be logged.
@@ -145,7 +145,8 @@ class TransportOptions:
 class Usage:
     """What clients take of a transport now. refused: connections beyond the limit, since the start.
 
-    held_bytes: of requests that have arrived and are not answered, and of answers not sent.
+    held_bytes: of requests that have arrived and are not answered, of answers not sent, and of open
+    calls.
     """
 
     connections: int

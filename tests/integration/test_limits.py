@@ -19,7 +19,7 @@ from vae_client import VaeClient
 from vae_client.errors import error_of
 
 LIMITS = ("--max-concurrent-streams", "3", "--max-connections", "1")
-MEMORY = ("--max-message-mib", "1", "--max-held-mib", "1")
+MEMORY = ("--max-message-mib", "1", "--max-held-mib", "2")
 
 
 @pytest.fixture(scope="module")

@@ -112,6 +112,52 @@ def test_a_call_of_our_transport_goes_at_once() -> None:
     assert alive(*names) == before
 
 
+def test_a_call_whose_client_has_gone_goes_at_once() -> None:
+    ends: list[str] = []
+
+    async def wait(request: BytesValue, call: Call) -> BytesValue:
+        await Completion[None]()
+        return request
+
+    async def stream(stream: Stream) -> None:
+        while (request := await stream.receive()) is not None:
+            await stream.send(request)
+
+    class Observer:
+        def call_done(self, method: str, code: str, seconds: float) -> None:
+            ends.append(code)
+
+    async def call_all() -> None:
+        options = TransportOptions("127.0.0.1:0")
+        transport = Http2Transport(options, Observer(), make_logger("error"))
+        transport.add(
+            [
+                Method("test.Test", "Wait", BytesValue, wait),
+                StreamMethod("test.Test", "Stream", BytesValue, stream),
+            ]
+        )
+        await transport.start()
+        data = BytesValue(value=b"x").SerializeToString()
+        async with aio.insecure_channel(f"127.0.0.1:{transport.port}") as channel:
+            for _ in range(CALLS):
+                talk = channel.stream_stream("/test.Test/Stream")()
+                await talk.write(data)
+                assert await talk.read() == data
+                assert talk.cancel()
+                with pytest.raises(aio.AioRpcError):
+                    await channel.unary_unary("/test.Test/Wait")(data, timeout=0.05)
+        await transport.stop(5)
+
+    names = ("Unary", "Streaming", "Completion", Task.__name__)
+    before = alive(*names)
+
+    asyncio.run(call_all())
+
+    assert alive(*names) == before
+    assert len(ends) == 2 * CALLS
+    assert "OK" not in ends
+
+
 def test_a_model_that_is_swapped_out_goes_at_once() -> None:
     catalogue = Catalogue(Limits())
     inference = InferenceV2(lambda *names: GraphStatistics(), lambda: True)

@@ -157,9 +157,9 @@ class TestAWrongValue:
 
 
 def test_less_memory_than_a_message_may_take_is_an_error() -> None:
-    with pytest.raises(SettingsError, match=r"^--max-held-mib: expected room for one message"):
+    with pytest.raises(SettingsError, match=r"^--max-held-mib: expected more than one message"):
         read("--max-held-mib", "8")
-    assert read("--max-held-mib", "8", "--max-message-mib", "8").max_held_mib == 8
+    assert read("--max-held-mib", "9", "--max-message-mib", "8").max_held_mib == 9
 
 
 def test_a_missing_repository_is_an_error_that_names_the_option() -> None:

@@ -25,6 +25,8 @@ _READ: Final = 2**18
 _GOAWAY_SIZE: Final = 8  # and a text
 _LEAVE: Final = 2.0  # seconds for a client to close too
 _MAX_BLOCK: Final = 2**16
+_CALL: Final = 6 * 2**10  # bytes that an open call takes: those of streams do, and others less
+_LARGE_HEADERS: Final = 2**12  # bytes, beyond which they are counted beside that
 _DRAIN_PING: Final = b"draining"
 _KEEPALIVE_PING: Final = b"keepaliv"
 # Streams that their clients reset so soon cost us work that no limit of open streams bounds
@@ -71,7 +73,8 @@ class Owner(Protocol):
 
 class Connection:
     """See the module. `now`: when it last read, in seconds of time.monotonic. `held`: bytes of its
-    requests and answers in memory. `spare`: it is one too many, and asks for health alone."""
+    requests and answers in memory. `weighed`: its `overhead` when last looked at (both are
+    `Held`'s). `spare`: it is one too many, and asks for health alone."""
 
     def __init__(
         self,
@@ -84,7 +87,7 @@ class Connection:
     ) -> None:
         self.socket = sock
         self.now = now
-        self.held = 0
+        self.held = self.weighed = 0
         self.spare = spare
         self.outgoing = Outgoing(sock, self)
         self.rpcs = self.outgoing.rpcs
@@ -262,6 +265,8 @@ class Connection:
         rpc = self._owner.open(self, stream, request)
         rpc.window = self.outgoing.stream_window
         self.rpcs[stream] = rpc
+        if request.size > _LARGE_HEADERS and not rpc.hold(request.size):
+            return
         rpc.begin()
         if ended:
             rpc.on_data(b"", 0, 0, 0, ended)
@@ -361,6 +366,26 @@ class Connection:
         self.call_soon(self.close)
 
     # Its life.
+
+    def overhead(self) -> int:
+        """Bytes in memory that `held` has not: of open calls, half frames, and unread answers."""
+        if self.outgoing.closed:
+            return 0
+        half = len(self._input) + (len(self._block[2]) if self._block else 0)
+        return len(self.rpcs) * _CALL + half + self.outgoing.size
+
+    def give_way(self) -> None:
+        """Others need the memory: its largest call ends, and without calls the connection."""
+        rpcs = list(self.rpcs.values())  # which other threads may end meanwhile
+        if rpcs:
+            left = [rpc for rpc in rpcs if rpc.open or rpc.outgoing]  # others are being answered
+            left.reverse()  # of equal ones the youngest, which has waited least
+            if (largest := max(left, key=lambda rpc: rpc.held, default=None)) is not None:
+                largest.on_overload()
+            return
+        self.outgoing.discard()
+        self._input, self._block = b"", None
+        self.call_soon(self.close)  # what it has sent may be in the midst of being read
 
     def expire(self, now: float) -> None:
         """Ends the RPCs whose deadlines have passed."""

@@ -31,13 +31,15 @@ _MAX_TIMEOUT_DIGITS: Final = 8
 @dataclass(frozen=True, slots=True)
 class RequestHeaders:
     """Of a request: its path "/SERVICE/METHOD", its timeout in seconds, the encoding of compressed
-    messages, all its fields. `http_status`: 200 if it is gRPC, else HTTP's answer; `fault`: what is
-    wrong with it as gRPC; `request_id`: its client's name for it, or ""."""
+    messages, all its fields, and their bytes as HPACK counts them. `http_status`: 200 if it is
+    gRPC, else HTTP's answer; `fault`: what is wrong with it as gRPC; `request_id`: its client's
+    name for it, or ""."""
 
     path: bytes
     timeout: float | None
     encoding: bytes
     fields: tuple[tuple[bytes, bytes], ...]
+    size: int
     http_status: int
     fault: str = ""
     request_id: str = ""
@@ -104,12 +106,13 @@ def _request(fields: tuple[tuple[bytes, bytes], ...]) -> RequestHeaders:
             fault = "grpc-timeout: expected at most 8 digits and one of H M S m u n"
         else:
             timeout = int(digits) * unit
-    if sum(len(name) + len(value) + _ENTRY for name, value in fields) > MAX_LIST_SIZE:
+    size = sum(len(name) + len(value) + _ENTRY for name, value in fields)
+    if size > MAX_LIST_SIZE:
         http_status = 431
     path = by_name.get(b":path", b"")
     encoding = by_name.get(b"grpc-encoding", b"identity")
     identity = request_id(values_of(fields, REQUEST_ID))
-    return RequestHeaders(path, timeout, encoding, fields, http_status, fault, identity)
+    return RequestHeaders(path, timeout, encoding, fields, size, http_status, fault, identity)
 
 
 def block(fields: tuple[tuple[str, str], ...]) -> bytes:

@@ -140,8 +140,7 @@ class Outgoing:
                     rpc.outgoing.append(view)
             self._pump(rpc)
             if rpc.outgoing:
-                rpc.unsent += size
-                rpc.server.held.add(rpc, size)
+                self._count_unsent(rpc)
                 if rpc.server.held.full:
                     self._sender.call_soon(rpc.server.make_room)
             elif self._size <= _FULL:
@@ -242,10 +241,20 @@ class Outgoing:
                 self._sender.watch(writable=False)
             self._sender.sent_all()
 
+    @property
+    def size(self) -> int:
+        """Bytes that wait for the socket. From any thread."""
+        return self._size
+
     def close(self) -> None:
         """Drops what waits; nothing is sent any more."""
         with self.lock:
             self.closed = True
+            self.discard()
+
+    def discard(self) -> None:
+        """Drops what waits, in the midst of frames: the connection has to end."""
+        with self.lock:
             self._buffers.clear()
             self._size = 0
             self._crowd.clear()
@@ -268,21 +277,26 @@ class Outgoing:
         while rpc.outgoing:
             if self._size > _FULL:  # windows may be larger than what the client reads
                 self._crowd.setdefault(rpc.stream, rpc)
-                return
+                break
             if not (buffers := self._cut_frames(rpc)):
-                return
+                break
             self.send(*buffers, windowed=True)
             sent = True
-        if not sent:
+        if sent and rpc.unsent:
+            self._count_unsent(rpc)
+        if rpc.outgoing or not sent:
             return
-        if rpc.unsent:
-            rpc.server.held.add(rpc, -rpc.unsent)
-            rpc.unsent = 0
         if rpc.trailers is not None:
             self._finish(rpc)
         elif rpc.crowded:
             self._crowd.setdefault(rpc.stream, rpc)
             self._make_room()
+
+    def _count_unsent(self, rpc: "Rpc") -> None:
+        """Holds what waits of a stream; what its connection has in its buffers, that counts."""
+        unsent = sum(map(len, rpc.outgoing))
+        rpc.server.held.add(rpc, unsent - rpc.unsent)
+        rpc.unsent = unsent
 
     def _cut_frames(self, rpc: "Rpc") -> list[bytes | memoryview]:
         """The next frames of a stream, as many as fit into the windows and fill the buffers."""

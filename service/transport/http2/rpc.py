@@ -17,7 +17,7 @@ from service.transport.http2.messages import PREFIX, Packed, Unpacker, Unreadabl
 from service.transport.metadata import new_request_id
 
 _GONE: Final = grpc.StatusCode.CANCELLED
-_SMALL: Final = 2**12  # bytes of a message that is not counted: its RPC takes as much
+_SMALL: Final = 2**12  # bytes of a message that is not counted by itself, but with its RPC
 
 
 class Server(Protocol):
@@ -30,7 +30,8 @@ class Server(Protocol):
     held: Held
 
     def make_room(self) -> None:
-        """Ends RPCs of who holds most, until no more is held than may be."""
+        """Ends RPCs of who holds most, and last its connection, until no more is held than may
+        be."""
         ...
 
     def clock(self) -> float:
@@ -111,7 +112,7 @@ class Rpc:
     def on_packed(self, message: Packed) -> None:
         """A compressed message. Raises Unreadable."""
         data = self.unpack(message)
-        if self._hold(len(data)):
+        if self.hold(len(data)):
             self.on_message(data)
 
     def on_half_closed(self) -> None:
@@ -248,10 +249,10 @@ class Rpc:
             compressed, length = read_prefix(data, start)
             whole = end - start == PREFIX + length and length <= self.server.max_message
             if whole and not compressed:  # as most are
-                if (self.unary and length <= _SMALL) or self._hold(end - start):
+                if (self.unary and length <= _SMALL) or self.hold(end - start):
                     self.on_message(data[start + PREFIX : end])
                 return
-        if not self._hold(end - start):
+        if not self.hold(end - start):
             return
         if self._unpacker is None:
             self._unpacker = Unpacker(self.server.max_message, self._encoding)
@@ -266,7 +267,7 @@ class Rpc:
         except Unreadable as error:
             self.refuse(error)
 
-    def _hold(self, size: int) -> bool:
+    def hold(self, size: int) -> bool:
         """Counts bytes that have arrived; False if that ended this very RPC."""
         held = self.server.held
         held.add(self, size)

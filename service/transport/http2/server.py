@@ -9,6 +9,7 @@ for a clock. Where something always waits to be read they run all the same, ever
 import asyncio
 import contextlib
 import functools
+import heapq
 import select
 import socket
 import threading
@@ -144,12 +145,14 @@ class Http2Transport:
 
     def make_room(self) -> None:
         """See `rpc.Server`. The largest request of the connection that holds most ends first."""
-        while self.held.full:
-            connection = max(self._connections, key=lambda connection: connection.held)
-            rpcs = list(connection.rpcs.values())  # which other threads may end meanwhile
-            largest = max(rpcs, key=lambda rpc: rpc.held, default=None)
-            if largest is not None:
-                largest.on_overload()
+        weigh = self.held.weigh
+        heap = [(-weigh(each), number, each) for number, each in enumerate(self._connections)]
+        heapq.heapify(heap)
+        while self.held.full and heap:
+            weight, number, connection = heapq.heappop(heap)
+            connection.give_way()
+            if (left := -weigh(connection)) > weight:  # or another thread is ending its call
+                heapq.heappush(heap, (left, number, connection))
 
     def on_thread(self) -> bool:
         """Whether this is the thread that polls."""
@@ -170,6 +173,7 @@ class Http2Transport:
         if connection in self._connections:
             self._connections.remove(connection)
             self._spares -= connection.spare
+            self.held.weigh(connection)
         self._unsent.discard(connection)
         self._unregister(connection.socket)
 
@@ -232,10 +236,16 @@ class Http2Transport:
         self._running = bool(running)
         for connection in running:
             connection.expire(now)
+            self.held.weigh(connection)
+        if self.held.full:
+            self.make_room()
 
     def _keep(self, now: float) -> None:
         for connection in list(self._connections):
             connection.keep(now)
+            self.held.weigh(connection)
+        if self.held.full:
+            self.make_room()
         if self._deaf and not self._stopping:
             self._deaf = False
             self._hear()

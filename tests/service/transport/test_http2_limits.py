@@ -184,6 +184,65 @@ def test_a_stream_holds_only_what_its_handler_has_not_done_with(
     assert client.answer(1).status == 0
 
 
+@pytest.mark.parametrize("method", ["Wait", "Ignore"])
+def test_open_calls_of_who_has_most_end_at_the_limit(
+    serve: Serve, connect: Connect, method: str
+) -> None:
+    server = serve(max_held_bytes=10**6)
+    other, client = connect({}, to=server), connect({}, to=server)
+    other.call(1, "Wait", b"unharmed")
+    assert server.methods.arrived.acquire(timeout=SECONDS)
+    for number in range(400):
+        client.call(2 * number + 1, method)
+    wait_until(lambda: len(server.records.calls) > 200)  # 2.4 MB were held
+    wait_until(lambda: server.transport.usage().held_bytes <= 10**6)
+    assert set(server.records.calls) == {(method, "RESOURCE_EXHAUSTED")}
+    server.methods.release()
+    assert other.answer(1).values == [b"unharmed"]
+    assert client.answer(1).reset is None  # the oldest
+    wait_until(lambda: server.transport.usage().held_bytes == 0)
+
+
+def test_large_headers_of_open_calls_are_held(serve: Serve, connect: Connect) -> None:
+    server = serve()
+    client = connect({}, to=server)
+    for stream in range(1, 21, 2):
+        client.send(client.headers(stream, "Ignore", large="x" * 12_000))
+    acknowledged(client)
+    assert server.transport.usage().held_bytes > 120_000
+
+
+def test_frames_that_never_end_do_not_stay(serve: Serve, connect: Connect) -> None:
+    server = serve(max_held_bytes=10**6)
+    other = connect({}, to=server)
+    clients = [connect({}, to=server) for _ in range(12)]
+    for client in clients:
+        client.send(data(1, bytes(2**17 - 1), 0)[:-1])
+    wait_until(lambda: server.transport.usage().connections < 13)
+    wait_until(lambda: 700_000 < server.transport.usage().held_bytes <= 10**6)
+    other.call(1, "Echo", b"unharmed")
+    assert other.answer(1).values == [b"unharmed"]
+
+
+def test_answers_in_the_buffers_of_who_reads_nothing_end_its_connection(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve(max_held_bytes=300_000)
+    other, client = connect({}, to=server), connect({Setting.INITIAL_WINDOW_SIZE: 2**30}, to=server)
+    client.send(frames.window_update(0, 2**30))
+    for stream in range(1, 10_000, 2):  # each fits, so that none waits in its call
+        if any(each.outgoing.size > 300_000 for each in list(server.transport._connections)):
+            break
+        with contextlib.suppress(ConnectionError):  # it has ended already
+            client.call(stream, "Size", b"30000")
+        server.records.ended.acquire(timeout=SECONDS)
+    wait_until(lambda: server.transport.usage().connections == 1)
+    wait_until(lambda: server.transport.usage().held_bytes == 0)
+    assert set(server.records.calls) == {("Size", "OK")}
+    other.call(1, "Echo", b"unharmed")
+    assert other.answer(1).values == [b"unharmed"]
+
+
 def test_compressed_requests_hold_what_they_unpack_to(serve: Serve, connect: Connect) -> None:
     server = serve()
     client = connect({}, to=server)
