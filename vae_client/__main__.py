@@ -87,7 +87,9 @@ def _write_picture(path: Path, observations: Observations) -> None:
     try:
         from PIL import Image
     except ImportError:
-        raise ImportError("PNG needs Pillow: pip install 'vae-serving[images]'") from None
+        raise ImportError(
+            "PNG needs Pillow, which the extra `images` brings; or write .npy"
+        ) from None
     if observations.ndim != 4 or observations.shape[1] not in (1, 3):
         shape = observations.shape[1:]
         raise ValueError(f"observations of shape {shape} are no images; write .npy instead")
