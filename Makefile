@@ -20,8 +20,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup ## Trains, exports, serves and calls a model; pictures go to out/.
 	$(BIN)/python -m scripts.demo
 
-serve: setup ## Serves models/ on ports 8500 (gRPC) and 9090 (metrics).
-	$(BIN)/python -m service --repository models
+serve: setup ## Serves models/, and what comes there, on ports 8500 (gRPC) and 9090 (metrics).
+	$(BIN)/python -m service --repository models --model-control poll --repository-poll-seconds 2
 
 test: setup ## The tests; every change passes them.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile

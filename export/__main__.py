@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _export(arguments: Sequence[str]) -> None:
-    parser = _parser("python -m export RUN")
+    parser = _parser("python -m export")
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory of training")
     parser.add_argument(
         "--repository", required=True, metavar="DIR", help="path or URL; made if it is missing"

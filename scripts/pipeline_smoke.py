@@ -1,5 +1,5 @@
 """Runs what the manifests say in containers: the two Jobs of pipeline/, then the service of
-overlays/local on what they published; `deploy/docker/smoke` calls it.
+overlays/local on what they published, then the Job of withdraw/; `deploy/docker/smoke` calls it.
 
     python -m scripts.pipeline_smoke --tag smoke -- podman ... run ... --network host
 
@@ -164,6 +164,17 @@ def serve(kubelet: Kubelet, model: str) -> None:
     assert ended == 0, f"SIGTERM ended it with {ended}"
 
 
+def withdraw(kubelet: Kubelet, model: str) -> None:
+    """Runs the Job that takes version 1 away."""
+    manifests = render("withdraw")
+    pod = one(manifests, "Job", "vae-withdraw")["spec"]["template"]["spec"]
+    name = f"vae-withdraw-{os.getpid()}"
+    command = kubelet.command(manifests, pod, name, MODEL=model, VERSION="1")
+    subprocess.run(command, check=True, timeout=_SECONDS)
+    left = [path.name for path in (kubelet.volumes / "vae-models" / model).iterdir()]
+    assert left == [".withdrawn-1"], left
+
+
 def main(arguments: Sequence[str]) -> int:
     """Returns 0 if a model came all the way; an error says where it did not."""
     parser = argparse.ArgumentParser(description="Runs the manifests' pods by podman.")
@@ -179,6 +190,8 @@ def main(arguments: Sequence[str]) -> int:
         model = export(kubelet)
         print("   Deployment vae-service", flush=True)
         serve(kubelet, model)
+        print("   Job vae-withdraw", flush=True)
+        withdraw(kubelet, model)
     return 0
 
 

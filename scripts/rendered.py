@@ -12,7 +12,7 @@ import yaml
 
 KUBERNETES = Path(__file__).parent.parent / "deploy" / "kubernetes"
 OVERLAYS = ("overlays/local", "overlays/cpu", "overlays/gpu")
-JOBS = ("pipeline", "overlays/local/pipeline")
+JOBS = ("pipeline", "overlays/local/pipeline", "withdraw")
 COMPONENTS = sorted(path.name for path in (KUBERNETES / "components").iterdir())
 Manifest = dict[str, Any]
 

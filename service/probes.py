@@ -5,6 +5,7 @@ TLS, and a load balancer may know no gRPC. Served in plain text and without cred
 """
 
 import asyncio
+import errno
 import socket
 import threading
 from collections.abc import Callable, Iterable
@@ -48,7 +49,11 @@ def serve_probes(
     application = _application(registry, {ALIVE: alive, READY: ready})
     family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     kind = _Server if family is socket.AF_INET else _ServerV6
-    server = make_server(host, port, application, kind, _Handler)
+    try:
+        server = make_server(host, port, application, kind, _Handler)
+    except OSError as error:
+        reason = "the port is in use" if error.errno == errno.EADDRINUSE else str(error)
+        raise OSError(f"cannot listen on {host}:{port} for metrics: {reason}") from error
     threading.Thread(target=server.serve_forever, name="probes", daemon=True).start()
     return server, int(server.server_address[1])
 

@@ -44,7 +44,11 @@ class Settings(BaseModel):
     wanted_file: Path | None = Field(
         None, description="keeps what explicit control was asked for, for the next start"
     )
-    listen: str = Field("[::]:8500", pattern=r"^.+:\d{1,5}$", description="gRPC address, HOST:PORT")
+    listen: str = Field(
+        "[::]:8500",
+        pattern=r"^.+:\d{1,5}$",
+        description="gRPC address, HOST:PORT, as in [::]:8500 for all",
+    )
     metrics_port: int = Field(
         9090, ge=0, le=65535, description="port of /metrics, /livez, /readyz; 0 takes a free one"
     )
@@ -176,9 +180,22 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     try:
         return _consistent(Settings.model_validate(values | given))
     except ValidationError as error:
-        first = error.errors()[0]
-        option = f"--{first['loc'][0]}: ".replace("_", "-") if first["loc"] else ""
-        raise SettingsError(f"{option}{first['msg']}") from error
+        raise SettingsError(_sentence(error)) from error
+
+
+def _sentence(error: ValidationError) -> str:
+    """What is wrong with the first setting that is."""
+    first = error.errors()[0]
+    if not first["loc"]:
+        return first["msg"]
+    name = str(first["loc"][0])
+    option = f"--{name}".replace("_", "-")
+    described = Settings.model_fields[name].description
+    if first["type"] == "missing":
+        return f"{option} (or {_PREFIX}{name.upper()}) is needed: {described}"
+    if first["type"] == "string_pattern_mismatch":
+        return f"{option}: {first['input']!r} is none: {described}"
+    return f"{option}: {first['msg']}"
 
 
 def _consistent(settings: Settings) -> Settings:

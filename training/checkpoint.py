@@ -155,8 +155,9 @@ def load_run(path: Path) -> Run:
 
 
 def _read_description(path: Path) -> dict[str, Any]:
+    text = _read(path)
     try:
-        description = json.loads(_read(path))
+        description = json.loads(text)
     except ValueError as error:
         raise RunError(f"{path} is no JSON document: {error}") from error
     version = description.get("format_version") if isinstance(description, dict) else None

@@ -49,6 +49,14 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, help="default: the service picks one")
     sample.add_argument("--temperature", type=float, help="default 1")
     sample.add_argument(
+        "--labels",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="LABEL",
+        help="of a conditional model: one for all samples, or one for each",
+    )
+    sample.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help=".png for a picture, or .npy"
     )
     return parser
@@ -60,7 +68,9 @@ def _models(client: VaeClient) -> None:
         elbo = model.training_metrics.get("elbo")
         marks += [] if elbo is None else [f"ELBO {elbo:.2f} nats"]
         observations, latents = list(model.observations.shape)[1:], list(model.latents.shape)[1:]
-        shapes = f"observations {observations}, latents {latents}, on {model.execution_provider}"
+        shapes = f"observations {observations}, latents {latents}"
+        shapes += f", {len(model.labels)} labels" if model.labels else ""
+        shapes += f", on {model.execution_provider}"
         print(f"{model.name}  {shapes}" + (f" ({', '.join(marks)})" if marks else ""))
 
 
@@ -73,6 +83,7 @@ def _sample(client: VaeClient, options: argparse.Namespace) -> None:
         options.count,
         seed=options.seed,
         temperature=options.temperature,
+        labels=options.labels,
         uint8=picture,
     )
     if picture:
@@ -87,7 +98,9 @@ def _write_picture(path: Path, observations: Observations) -> None:
     try:
         from PIL import Image
     except ImportError:
-        raise ImportError("PNG needs Pillow: pip install 'vae-serving[images]'") from None
+        raise ImportError(
+            "PNG needs Pillow, which the extra `images` brings; or write .npy"
+        ) from None
     if observations.ndim != 4 or observations.shape[1] not in (1, 3):
         shape = observations.shape[1:]
         raise ValueError(f"observations of shape {shape} are no images; write .npy instead")

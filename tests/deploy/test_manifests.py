@@ -153,10 +153,11 @@ def test_everything_is_in_one_namespace(tmp_path: Path) -> None:
         assert spaces == {"vae"}
 
 
-def test_the_pipeline_and_the_service_share_one_volume_of_models() -> None:
+def test_the_jobs_and_the_service_share_one_volume_of_models() -> None:
     claims = {
         volume["persistentVolumeClaim"]["claimName"]
-        for pod in (*pods(render("pipeline")), *pods(render("overlays/local")))
+        for folder in ("pipeline", "withdraw", "overlays/local")
+        for pod in pods(render(folder))
         for volume in pod["volumes"]
         if volume["name"] == "models"
     }

@@ -70,3 +70,13 @@ def test_what_goes_wrong_is_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_labels_go_with_the_request(
+    service: ServiceProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model", "digits", "--labels", "3", "--out", str(tmp_path / "x.npy")]
+
+    assert main(["sample", "--target", service.target, *arguments]) == 1
+
+    assert "models/digits/versions/1 is not conditional" in capsys.readouterr().err

@@ -76,7 +76,10 @@ def test_probes_can_be_served_on_an_address_of_ipv6() -> None:
 
 
 def test_an_address_in_use_is_an_error() -> None:
-    with serving(yes, yes) as port, pytest.raises(OSError, match="in use"):
+    with (
+        serving(yes, yes) as port,
+        pytest.raises(OSError, match=f"^cannot listen on 127.0.0.1:{port} for metrics: .* in use$"),
+    ):
         serve_probes("127.0.0.1", port, CollectorRegistry(), yes, yes)
 
 

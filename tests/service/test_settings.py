@@ -156,6 +156,19 @@ class TestAWrongValue:
             read(**{variable: value})
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--listen", ":8500", "gRPC address, HOST:PORT"),
+        ("--version-policy", "newest", 'versions that are served: "latest N"'),
+        ("--trace-endpoint", "collector", "takes OTLP traces, as http://"),
+    ],
+)
+def test_a_value_of_another_form_is_told_the_form(option: str, value: str, expected: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{option}: '{value}' is none: {expected}"):
+        read(f"{option}={value}")
+
+
 def test_less_memory_than_a_message_may_take_is_an_error() -> None:
     with pytest.raises(SettingsError, match=r"^--max-held-mib: expected more than one message"):
         read("--max-held-mib", "8")
@@ -163,7 +176,7 @@ def test_less_memory_than_a_message_may_take_is_an_error() -> None:
 
 
 def test_a_missing_repository_is_an_error_that_names_the_option() -> None:
-    with pytest.raises(SettingsError, match=r"^--repository: Field required$"):
+    with pytest.raises(SettingsError, match=r"^--repository \(or VAE_REPOSITORY\) is needed: dir"):
         read_settings([], {})
 
 

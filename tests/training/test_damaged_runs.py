@@ -84,6 +84,10 @@ def test_weights_that_were_written_in_part_are_refused(run: Path, length: int) -
     assert_refused(run, "weights.safetensors", "does not fit the configured model")
 
 
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    assert_refused(tmp_path, "run.json", "^cannot read .*; expected a run directory$")
+
+
 def test_weights_of_another_model_are_refused(run: Path) -> None:
     replace_weights(run, safetensors.torch.save({"encoder.1.weight": torch.zeros(2, 2)}))
     assert_refused(run, "weights.safetensors", "does not fit the configured model")

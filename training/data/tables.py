@@ -64,7 +64,7 @@ def _open(path: Path) -> Table:
         from pyarrow import ipc, parquet
     except ImportError as error:
         raise TrainingError(
-            f"reading {path} needs pyarrow: pip install 'vae-serving[parquet]'"
+            f"reading {path} needs pyarrow, which the extra `parquet` brings"
         ) from error
     try:
         if path.suffix == ".parquet":
