@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import cuda, page, scale, streams, swaps, training_speed
+from benchmarks import cuda, page, scale, streams, swaps, tail, training_cuda, training_speed
 from benchmarks.compare import compare
 from benchmarks.errors import BenchmarkError
 from benchmarks.runner import Results, describe, render, run_benchmarks, write_results
@@ -14,6 +14,7 @@ from benchmarks.scenarios import FULL, QUICK
 from benchmarks.tuning import tune
 
 _STREAM_SECONDS = 5.0
+_TAIL_SECONDS = 10.0
 _RESULTS = Path(__file__).parent / "results"
 _PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
@@ -35,20 +36,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     comparing.add_argument("--quick", action="store_true", help="short rounds, for a look")
     streaming = commands.add_parser("streams", help="what streams save beside one-item calls")
     swapping = commands.add_parser("swaps", help="how long health waits while versions are loaded")
+    tailing = commands.add_parser("tail", help="where slow requests of a fleet spend their time")
     scaling = commands.add_parser("scale", help="what a process more adds, and a simulation")
     scaling.add_argument("--quick", action="store_true", help="short rounds, for a look")
     commands.add_parser("training-speed", help="images/s of a fit, beside pythae")
+    fitting = commands.add_parser(
+        "training-cuda", help="fits on a GPU, with CUDA graphs and without"
+    )
     device = commands.add_parser("cuda", help="batches, requests and memory on a GPU")
     device.add_argument("--provider", choices=("cuda", "cpu"), default="cuda", help="cpu rehearses")
     device.add_argument("--quick", action="store_true", help="short rounds, for a look")
     device.add_argument("--parts", nargs="+", choices=cuda.PARTS, default=cuda.PARTS)
     paging = commands.add_parser("page", help="write the results into docs/performance.md")
     paging.add_argument("file", type=Path, metavar="FILE", help="that a run wrote")
-    for command in (run, tuning, streaming, swapping, scaling, device):
+    for command in (run, tuning, streaming, swapping, tailing, scaling, device, fitting):
         command.add_argument("--results", type=Path, default=_RESULTS, metavar="DIR")
     options = parser.parse_args(arguments)
     if options.command == "streams":
         print(f"wrote {streams.measure(options.results, _STREAM_SECONDS, print)}")
+        return 0
+    if options.command == "tail":
+        print(f"wrote {tail.measure(options.results, _TAIL_SECONDS, print)}")
         return 0
     if options.command == "swaps":
         print(f"wrote {swaps.measure(options.results, print)}")
@@ -59,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "page":
         page.write_results(_PAGE, options.file)
         return 0
+    if options.command == "training-cuda":
+        return _training_cuda(options.results)
     plan = QUICK if options.quick else FULL
     quick = "-quick" if options.quick else ""
     try:
@@ -90,6 +100,15 @@ def _cuda(options: argparse.Namespace) -> Path:
     plan = cuda.QUICK if options.quick else cuda.FULL
     what = f"{'cuda' if options.provider == 'cuda' else 'cuda-rehearsal'}{options.quick * '-quick'}"
     return cuda.measure(plan, options.provider, options.parts, options.results, what, print)
+
+
+def _training_cuda(folder: Path) -> int:
+    try:
+        print(f"wrote {training_cuda.measure(folder, print)}")
+    except BenchmarkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def _scale(quick: bool, folder: Path, what: str) -> str:

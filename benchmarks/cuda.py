@@ -54,11 +54,11 @@ class Plan:
     duration: float
     alternations: int
     buckets: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
-    compiled: tuple[int, ...] = (1, 64)
-    loads: tuple[tuple[int, int], ...] = ((1, 1), (1, 64), (1, 256), (64, 4), (64, 16))
+    compiled: tuple[int, ...] = (64,)
+    loads: tuple[tuple[int, int], ...] = ((1, 1), (1, 64), (64, 4), (64, 16))
 
 
-FULL = Plan(0.3, 0.5, 3.0, 100_000)
+FULL = Plan(0.12, 0.3, 1.2, 100_000)
 QUICK = Plan(0.05, 0.1, 0.5, 1_000, buckets=(1, 8, 64), loads=((1, 16), (64, 4)))
 
 

@@ -3,10 +3,11 @@ overlays/local on what they published; `deploy/docker/smoke` calls it.
 
     python -m scripts.pipeline_smoke --tag smoke -- podman ... run ... --network host
 
-A kubelet's part is played here: users, groups, mounts, variables, security contexts and command
-lines are those of the manifests, a claim is a folder of the group that fsGroup names, and both pods
-of the training Job share this host's network. Not from the manifests: the fit is a short one
-(--smoke), the service takes free ports, and nothing is limited to its memory.
+A kubelet's part is played here: users, groups, mounts, variables, security contexts, command lines
+and limits are those of the manifests, a claim is a folder of the group that fsGroup names, and both
+pods of the training Job share this host's network. A container that needs more memory than it may
+is killed, as there; what each held at most is said. Not from the manifests: the service takes free
+ports, and requests reserve nothing.
 """
 
 import argparse
@@ -16,15 +17,17 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.launch import started
+from scripts.pod_memory import Peak, quantity
 from scripts.rendered import Manifest, environment, one, render
 from vae_client import VaeClient
 
 _SECONDS = 600
+_MIB = 2**20
 _FREE_PORTS = {
     "VAE_LISTEN": "127.0.0.1:0",
     "VAE_METRICS_HOST": "127.0.0.1",
@@ -47,13 +50,9 @@ class Kubelet:
     volumes: Path
 
     def command(
-        self,
-        manifests: Sequence[Manifest],
-        pod: Manifest,
-        more: Sequence[str] = (),
-        **variables: str,
+        self, manifests: Sequence[Manifest], pod: Manifest, name: str, **variables: str
     ) -> list[str]:
-        """What runs the one container of a pod, with more arguments and variables at the end."""
+        """What runs the one container of a pod under a name, with more variables at the end."""
         [container] = pod["containers"]
         values = environment(list(manifests), container) | variables
         words = [*container.get("command", []), *container.get("args", [])]
@@ -62,14 +61,27 @@ class Kubelet:
         image = f"localhost/{container['image'].partition(':')[0]}:{self.tag}"
         return [
             *self.podman,
+            *("--name", name),
+            *_limits(container["resources"]["limits"]),
             *_security(pod["securityContext"], container["securityContext"]),
             *self._mounts(pod, container),
             *(word for name, value in values.items() for word in ("--env", f"{name}={value}")),
             *(["--entrypoint", *entry] if entry else []),
             image,
             *words[len(entry) :],
-            *more,
         ]
+
+    @contextlib.contextmanager
+    def watching(self, pod: Manifest, name: str) -> Iterator[None]:
+        """Says at the end of the block how much memory the container of that name held in it.
+
+        Raises AssertionError if nothing was seen of it.
+        """
+        limit = quantity(pod["containers"][0]["resources"]["limits"]["memory"])
+        with Peak(self.podman[: self.podman.index("run")], name) as peak:
+            yield
+        print(f"   {name}: held {peak.held / _MIB:.0f} of {limit / _MIB:.0f} MiB", flush=True)
+        assert 0 < peak.held < limit
 
     def _mounts(self, pod: Manifest, container: Manifest) -> list[str]:
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
@@ -86,6 +98,12 @@ class Kubelet:
             kind = "ro" if mount.get("readOnly") else "rw"
             options += ["--volume", f"{folder}:{mount['mountPath']}:{kind}"]
         return options
+
+
+def _limits(limits: Manifest) -> list[str]:
+    memory = str(quantity(limits["memory"]))
+    options = ["--memory", memory, "--memory-swap", memory]  # so none of it in swap
+    return [*options, "--cpus", limits["cpu"]] if "cpu" in limits else options
 
 
 def _security(pod: Manifest, container: Manifest) -> list[str]:
@@ -109,7 +127,9 @@ def train(kubelet: Kubelet) -> None:
     with contextlib.ExitStack() as stack:
         processes = []
         for index in range(job["completions"]):
-            command = near.command(manifests, pod, ["--smoke"], JOB_COMPLETION_INDEX=str(index))
+            name = f"vae-training-{index}-{os.getpid()}"
+            command = near.command(manifests, pod, name, JOB_COMPLETION_INDEX=str(index))
+            stack.enter_context(near.watching(pod, name))
             processes.append(stack.enter_context(subprocess.Popen(command)))
             stack.callback(processes[-1].kill)
         codes = [process.wait(_SECONDS) for process in processes]
@@ -120,19 +140,25 @@ def export(kubelet: Kubelet) -> str:
     """Runs the export Job; the name of the model that it publishes."""
     manifests = render("pipeline")
     pod = one(manifests, "Job", "vae-export")["spec"]["template"]["spec"]
-    subprocess.run(kubelet.command(manifests, pod), check=True, timeout=_SECONDS)
+    name = f"vae-export-{os.getpid()}"
+    with kubelet.watching(pod, name):
+        subprocess.run(kubelet.command(manifests, pod, name), check=True, timeout=_SECONDS)
     return environment(manifests, pod["containers"][0])["MODEL"]
 
 
-def serve(kubelet: Kubelet, name: str) -> None:
+def serve(kubelet: Kubelet, model: str) -> None:
     """Runs a pod of the service, calls it and stops it."""
     manifests = render("overlays/local")
     pod = one(manifests, "Deployment")["spec"]["template"]["spec"]
-    command = kubelet.command(manifests, pod, **_FREE_PORTS)
-    with started(command, lambda line: print(f"   {line}")) as service:
+    name = f"vae-service-{os.getpid()}"
+    command = kubelet.command(manifests, pod, name, **_FREE_PORTS)
+    with (
+        kubelet.watching(pod, name),
+        started(command, lambda line: print(f"   {line}")) as service,
+    ):
         assert service.says("/readyz")
         with VaeClient(service.target) as client:
-            drawn = client.sample(name, 16, seed=7)
+            drawn = client.sample(model, 16, seed=7)
         print(f"   Sample: {drawn.observations.shape} of {drawn.model}")
         ended = service.stop()
     assert ended == 0, f"SIGTERM ended it with {ended}"
@@ -150,9 +176,9 @@ def main(arguments: Sequence[str]) -> int:
         print("   Job vae-training", flush=True)
         train(kubelet)
         print("   Job vae-export", flush=True)
-        name = export(kubelet)
+        model = export(kubelet)
         print("   Deployment vae-service", flush=True)
-        serve(kubelet, name)
+        serve(kubelet, model)
     return 0
 
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from service.tracing import Tracing
 
 _LAST_SECONDS = 5.0
+_LIMITS_OF_HTTP2 = ("--max-connections", "--max-held-mib")
 
 
 def _make_tracing(settings: Settings) -> "Tracing | None":
@@ -193,6 +194,10 @@ async def serve(settings: Settings, log: Logger) -> None:
             provider=options.provider,
             threads=options.threads,
         )
+        if transport.usage() is None:
+            log.warning(
+                "limits_without_effect", transport=transport.name, settings=_LIMITS_OF_HTTP2
+            )
 
     try:
         if not settings.reuse_port:

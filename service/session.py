@@ -96,11 +96,13 @@ class Session:
         options: SessionOptions,
         *,
         capture: bool = False,
+        cpu_nodes: bool = False,
     ) -> None:
         """Loads graph, the bytes of an ONNX file. capture: its bound runs become CUDA graphs.
 
-        Raises ProviderError when the provider does not come up, as nothing falls back in silence,
-        and GraphError when onnxruntime refuses the graph.
+        cpu_nodes: lets CUDA leave nodes that it does not know to the CPU. Raises ProviderError
+        when the provider does not come up, as nothing falls back in silence, and GraphError when
+        onnxruntime refuses the graph.
         """
         self._options, self._capture = options, capture
         ort.disable_telemetry_events()  # which would also write an identity of the device
@@ -111,7 +113,8 @@ class Session:
         settings.log_severity_level = 3
         providers: list[str | tuple[str, dict[str, str]]] = [CPU]
         if options.provider == CUDA:
-            settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            if not cpu_nodes:
+                settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
             settings.enable_mem_pattern = False  # one more block of memory for every bucket
             providers = [(CUDA, _CUDA_OPTIONS | ({"enable_cuda_graph": "1"} if capture else {}))]
             ort.preload_dlls()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from service.batching import Arrays, BatchingOptions
 from service.bound import BoundRuns
 from service.repository import Graph
-from service.session import CUDA, Session, SessionOptions
+from service.session import CUDA, GraphError, Session, SessionOptions
 
 _logger = logging.getLogger(__name__)
 Run = Callable[[Arrays], Arrays]
@@ -66,18 +66,32 @@ def _runs(
     name: str, graphs: Mapping[str, Graph], options: SessionOptions, buckets: Sequence[int]
 ) -> Mapping[str, Run]:
     first = next(iter(graphs.values()))
-    session = Session(first.content, first.output_names, options)
+    title = f"{name}.{next(iter(graphs))}"
+    session, whole = _load(title, first, options)
     plain = {kind: session.giving(graph.output_names).run for kind, graph in graphs.items()}
-    if options.provider != CUDA or options.cuda_runs == "plain":
+    if options.provider != CUDA or options.cuda_runs == "plain" or not whole:
         return plain
 
     def load(capture: bool) -> BoundRuns:
         return Session(first.content, first.output_names, options, capture=capture).bound()
 
     capture = options.cuda_runs == "captured"
-    return bound_or_plain(
-        f"{name}.{next(iter(graphs))}", plain, first, load, buckets, capture=capture
-    )
+    return bound_or_plain(title, plain, first, load, buckets, capture=capture)
+
+
+def _load(title: str, graph: Graph, options: SessionOptions) -> tuple[Session, bool]:
+    """A session, and whether the provider runs all of it: CUDA may leave nodes to the CPU.
+
+    Raises GraphError if the graph is at fault.
+    """
+    try:
+        return Session(graph.content, graph.output_names, options), True
+    except GraphError as error:
+        if options.provider != CUDA:
+            raise
+        session = Session(graph.content, graph.output_names, options, cpu_nodes=True)
+        _logger.warning("%s runs in part on the CPU, and without CUDA graphs: %s", title, error)
+        return session, False
 
 
 def bound_or_plain(
@@ -91,18 +105,17 @@ def bound_or_plain(
 ) -> Mapping[str, Run]:
     """Bound runs, with capture as CUDA graphs, that have proven to do what plain runs do.
 
-    Anything that a device, a driver or a graph does not do ends in a warning and the next best, on
-    another session: a capture that fails may leave its own unusable. load: what gives bound runs
-    of a session of their own, with capture or without.
+    Anything that a device, a driver or a graph does not do ends in a warning and in plain runs,
+    which are faster than bound ones without CUDA graphs. load: what gives bound runs of a session
+    of their own, with capture or without: a capture that fails may leave its session unusable.
     """
-    ways = ((True, "CUDA graphs"), (False, "bound buffers"))
-    for captured, missing in ways if capture else ways[1:]:
-        try:
-            bound = load(captured)
-            return {kind: proven(bound, run, graph, buckets) for kind, run in plain.items()}
-        except Exception as error:  # noqa: BLE001 - a load's boundary: there is another way to run
-            _logger.warning("%s runs without %s: %s", name, missing, error)
-    return plain
+    try:
+        bound = load(capture)
+        return {kind: proven(bound, run, graph, buckets) for kind, run in plain.items()}
+    except Exception as error:  # noqa: BLE001 - a load's boundary: there is another way to run
+        missing = "CUDA graphs" if capture else "bound buffers"
+        _logger.warning("%s runs without %s: %s", name, missing, error)
+        return plain
 
 
 def proven(bound: BoundRuns, plain: Run, graph: Graph, buckets: Sequence[int]) -> Run:

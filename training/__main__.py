@@ -8,6 +8,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
+
+from torch import nn
 
 from training.checkpoint import DESCRIPTION, check_destination, load_run, save_run
 from training.classifier import fit_classifier
@@ -116,6 +119,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="read conditional samples by a classifier, fitted now",
     )
+    evaluating.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where the model runs; default: CUDA if it is there",
+    )
     reporting = commands.add_parser("report", help="write the report of a run again")
     reporting.add_argument("run", type=Path, metavar="RUN")
     reporting.add_argument(
@@ -139,7 +148,7 @@ def _fit(options: argparse.Namespace) -> None:
     if options.resume and options.out is None:
         raise TrainingError("--resume needs --out, the directory of the run")
     path = options.out or Path("runs") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
-    device = choose_device(config)
+    device = choose_device(config.device)
     with processes(cuda=device == "cuda"):
         # One process looks for all: it also makes the directory, which another may see too early.
         if options.resume and first_process_says((path / DESCRIPTION).exists(), device):
@@ -166,7 +175,7 @@ def _resume(options: argparse.Namespace) -> None:
     config, digest = read_description(path)
     if options.data_path is not None:
         config = replace(config, data=config.data.at(options.data_path))
-    with processes(cuda=choose_device(config) == "cuda"):
+    with processes(cuda=choose_device(config.device) == "cuda"):
         _go_on(path, config, digest, options.minutes)
 
 
@@ -184,7 +193,10 @@ def _run(path: Path, config: FitConfig, dataset: Dataset, resume: bool, minutes:
         fitted = fit(config, dataset, _say, path, resume=resume, minutes=minutes, watch=watch)
     if process_index() > 0:
         return
-    evaluation = evaluate(fitted.model, dataset)
+    device = choose_device(config.device)
+    module = cast("nn.Module", fitted.model).to(device)
+    evaluation = evaluate(fitted.model, dataset, device=device)
+    module.cpu()
     pictures = draw_pictures(fitted.model, dataset)
     pictures[FILE_NAME] = report(config, fitted.model, dataset, evaluation, fitted.history)
     save_run(path, config, fitted.model, dataset, evaluation, fitted.history, pictures)
@@ -204,7 +216,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.classify:
         classify, accuracy = fit_classifier(dataset)
         print(f"the classifier reads {accuracy:.2%} of the test split right", file=sys.stderr)
-    evaluation = evaluate(run.model, dataset, effort, classify=classify)
+    device = choose_device(options.device)
+    cast("nn.Module", run.model).to(device)
+    evaluation = evaluate(run.model, dataset, effort, classify=classify, device=device)
     print(json.dumps(evaluation.document()) if options.json else evaluation.table())
 
 

@@ -88,6 +88,7 @@ class FitConfig:
     items at the end of the training split are not fitted on; with `patience` the fit ends after so
     many evaluations on them without a better ELBO, and keeps the best weights. `precision` is that
     of matrix products and convolutions; likelihoods and divergences are float32 always.
+    `cuda_graphs` lets a CUDA device launch a step's kernels at once where it can.
     """
 
     preset: str
@@ -102,6 +103,7 @@ class FitConfig:
     patience: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    cuda_graphs: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -44,6 +44,11 @@ class Items:
     labels: Tensor | None = None
     factors: Tensor | None = None
 
+    def to(self, device: str) -> "Items":
+        """The same on a device; the factors stay, which no model sees."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return Items(self.observations.to(device), labels, self.factors)
+
 
 @dataclass(frozen=True)
 class Effort:
@@ -81,14 +86,15 @@ def evaluate(
     effort: Effort | None = None,
     seed: int = SEED,
     classify: Callable[[Tensor], Tensor] | None = None,
+    device: str = "cpu",
 ) -> Evaluation:
     """Evaluate on the test split; the same seed gives the same numbers. `classify` as below.
 
-    Bernoulli models see one binarization, drawn from the seed. The mode of `model` is left as it
-    was.
+    `device` is where the model is; the draws for the log-likelihood are made there. Bernoulli
+    models see one binarization, drawn from the seed. The mode of `model` is left as it was.
     """
     generator = torch.Generator().manual_seed(seed)
-    items = test_items(model, dataset, generator)
+    items = test_items(model, dataset, generator).to(device)
 
     def bits(nats: float) -> float | None:
         if dataset.maximum is None:
@@ -150,8 +156,9 @@ def evaluate_items(
     if classify is not None and model.label_count is not None:
 
         def sample(label: Tensor) -> Tensor:
+            label = label.to(items.observations.device)
             noise = _noise(model, label, generator)
-            return model.decode(model.sample_prior(noise, label), label)
+            return model.decode(model.sample_prior(noise, label), label).cpu()
 
         shares = label_agreement(sample, classify, model.label_count)
         values["label_agreement"] = shares.mean().item()
@@ -265,6 +272,9 @@ def _bounds(
     ks = [k for k in _BOUNDS if k < samples] + [samples]
     observations = items.observations[: effort.importance_items]
     label = _label(model, items)
+    if observations.device.type != "cpu":  # its own draws come a hundred times as fast
+        seed = generator.initial_seed()
+        generator = torch.Generator(observations.device).manual_seed(seed)
     bounds = prepared_bounds(
         partial(_prepare, model),
         observations,

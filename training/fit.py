@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -47,11 +47,11 @@ def initial_model(config: FitConfig, dataset: Dataset) -> Model:
     return model
 
 
-def choose_device(config: FitConfig) -> str:
+def choose_device(device: Literal["auto", "cpu", "cuda"]) -> str:
     """ "cpu" or "cuda". Raises TrainingError if "cuda" is asked for and not there."""
     available = torch.cuda.is_available()
-    require(available or config.device != "cuda", "device cuda is not available on this machine")
-    return "cuda" if available and config.device != "cpu" else "cpu"
+    require(available or device != "cuda", "device cuda is not available on this machine")
+    return "cuda" if available and device != "cpu" else "cpu"
 
 
 def fit(
@@ -73,7 +73,7 @@ def fit(
     Raises InterruptedFit if it was to stop, KeyboardInterrupt if nothing could be saved,
     TrainingError if the loss stays not finite, and RunError if the directory is at fault.
     """
-    device = choose_device(config)
+    device = choose_device(config.device)
     model = initial_model(config, dataset)
     if isinstance(model, Prepared) and not resume:  # else the state has it
         model.prepare(dataset, config.seed)

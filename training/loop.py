@@ -12,6 +12,7 @@ from torch import Tensor
 
 from training.batches import Batches
 from training.calibration import freeze_variance
+from training.captured import CapturedSteps, can_capture
 from training.config import FitConfig
 from training.data import Dataset
 from training.distributed import own_rows, process_count
@@ -23,7 +24,7 @@ from training.model import DrawsMore, Model, Terms
 from training.objectives import kl_weight, loss
 from training.progress import Standing, Watch
 from training.state import FitState
-from training.updates import update
+from training.updates import backward, update
 
 _PROGRESS_LINES = 20
 _SECONDS_BETWEEN_SAVES = 60.0
@@ -53,6 +54,9 @@ class Loop:
         self.noise_shape = self._noise_shape()
         self.started = time.perf_counter() - self.state.counters.seconds
         self.saved = -math.inf
+        self.compute: Callable[[Tensor, float], Tensor] = self._backward
+        if self.config.cuda_graphs and can_capture(self.state, self.device):
+            self.compute = CapturedSteps(self._backward, self.state, self.report)
 
     def run(self, wish: Wish, deadline: float) -> None:
         """Step until the last epoch, early stopping, a wish or the deadline."""
@@ -92,6 +96,11 @@ class Loop:
             state.counters.step += 1
             return True, False
         weight = kl_weight(config.objective, state.counters.step / self.steps)
+        return update(state, config, self.steps, lambda: self.compute(indices, weight), stopping)
+
+    def _backward(self, indices: Tensor, weight: float | Tensor) -> Tensor:
+        """`training.updates.backward` for the items `indices`, of which this process takes some."""
+        config, state = self.config, self.state
         observations, label = self.batches.draw(indices, state.generator)
         noise = self._noise(len(indices))
         share = len(observations) * process_count() / len(indices)
@@ -105,7 +114,7 @@ class Loop:
                 )
             return value * share, terms
 
-        return update(state, config, self.steps, compute_loss, stopping)
+        return backward(state, compute_loss)
 
     def _noise_shape(self) -> tuple[int, ...]:
         """Of an item, with the draws in front if there are any."""
@@ -182,12 +191,11 @@ class Loop:
             dataset, split = replace(dataset, test=observations, test_labels=labels), "held_out"
         freeze_variance(cast("Model", self.state.evaluated), self.batches, self.config.seed)
         model = self.state.evaluated
-        if self.device != "cpu":
-            model = copy.deepcopy(model).cpu()
         training = model.training
         evaluated = cast("Model", model.eval())
         generator = torch.Generator().manual_seed(SEED)
-        terms = mean_terms(evaluated, test_items(evaluated, dataset, generator), generator)
+        items = test_items(evaluated, dataset, generator).to(self.device)
+        terms = mean_terms(evaluated, items, generator)
         model.train(training)
         return {
             f"{split}_rate": terms.rate,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from training.config import FitConfig, OptimizerConfig
-from training.distributed import add_over_processes, mean_over_processes
+from training.distributed import add_over_processes, mean_over_processes, process_count
 from training.model import Terms
 from training.state import FitState, average_weights
 
@@ -21,39 +21,47 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
     return config.learning_rate * share * min(1.0, (step + 1) / max(1, config.warmup_steps))
 
 
+def backward(state: FitState, compute_loss: Callable[[], tuple[Tensor, Terms]]) -> Tensor:
+    """Put the gradient of the loss into the parameters.
+
+    Returns [5] float64 on the device: the rates' sum, the distortions', how many items they are
+    of, the loss and the gradient's norm. Nothing waits for them here, so that a CUDA graph can
+    hold it all.
+    """
+    value, terms = compute_loss()
+    state.gradient.zero_()
+    value.backward()  # type: ignore[no-untyped-call]
+    return torch.stack(
+        [
+            terms.rate.detach().sum(),
+            terms.distortion.detach().sum(),
+            terms.distortion.new_full((), len(terms.distortion)),
+            value.detach(),
+            _norm(state.gradient),
+        ]
+    ).double()
+
+
 def update(
     state: FitState,
     config: FitConfig,
     steps: int,
-    compute_loss: Callable[[], tuple[Tensor, Terms]],
+    compute: Callable[[], Tensor],
     stopping: bool,
 ) -> tuple[bool, bool]:
     """Take one step and count it; (whether its numbers were finite, whether any process stops).
 
-    The mean loss of equal shares, summed over processes by their gradients, is that of the whole
-    batch. A step whose loss or gradient is not finite, or whose gradient is far larger than usual,
-    changes no weight.
+    `compute` is `backward`, or does the same. The mean loss of equal shares, summed over processes
+    by their gradients, is that of the whole batch. A step whose loss or gradient is not finite, or
+    whose gradient is far larger than usual, changes no weight.
     """
     counters, settings = state.counters, config.optimizer
-    value, terms = compute_loss()
-    gradient = state.gradient.zero_()
-    value.backward()  # type: ignore[no-untyped-call]
-    sums = torch.stack(
-        [
-            terms.rate.detach().sum(),
-            terms.distortion.detach().sum(),
-            terms.distortion.new_tensor(float(len(terms.distortion))),
-            value.detach(),
-            value.new_tensor(float(stopping)),
-        ]
-    ).double()
-    add_over_processes(sums)
-    mean_over_processes(gradient)
-    *epoch_sums, total, stops, norm = [*sums.tolist(), _norm(gradient).item()]
+    numbers, stops = _over_processes(state, compute(), stopping)
+    *epoch_sums, total, norm = numbers.tolist()
     finite = math.isfinite(total) and math.isfinite(norm) and all(map(math.isfinite, epoch_sums))
     if finite and _is_usual(norm, state, settings):
         if settings.clip and norm > settings.clip:
-            gradient *= settings.clip / norm
+            state.gradient *= settings.clip / norm
             counters.clipped += 1
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(settings, counters.step, steps)
@@ -64,7 +72,7 @@ def update(
     if finite:
         counters.sums = [old + new for old, new in zip(counters.sums, epoch_sums, strict=True)]
     counters.step += 1
-    return finite, stops > 0
+    return finite, stops
 
 
 def _is_usual(norm: float, state: FitState, settings: OptimizerConfig) -> bool:
@@ -87,3 +95,12 @@ def _is_usual(norm: float, state: FitState, settings: OptimizerConfig) -> bool:
 def _norm(gradient: Tensor) -> Tensor:
     """The Euclidean norm; a product with itself is a fourth of linalg.vector_norm's time."""
     return torch.dot(gradient, gradient).sqrt()
+
+
+def _over_processes(state: FitState, numbers: Tensor, stopping: bool) -> tuple[Tensor, bool]:
+    """The numbers of the whole batch, whose gradient every process then has, and who stops."""
+    if process_count() == 1:
+        return numbers, stopping
+    sums = add_over_processes(torch.cat([numbers[:4], numbers.new_full((1,), float(stopping))]))
+    norm = _norm(mean_over_processes(state.gradient)).double()
+    return torch.cat([sums[:4], norm[None]]), bool(sums[4] > 0)

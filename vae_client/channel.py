@@ -13,6 +13,7 @@ from vae.v1 import vae_service_pb2
 # numbers of keepalive), so that a call that waits there still has time for another replica.
 DEFAULT_TIMEOUT: Final = 20.0
 DEFAULT_STREAM_TIMEOUT: Final = 3600.0
+_STREAM_WINDOW_BYTES: Final = 256 * 2**10
 _MAX_MESSAGE_BYTES: Final = 64 * 2**20  # as the service
 _KEEPALIVE_TIME: Final = 10.0
 _KEEPALIVE_TIMEOUT: Final = 5.0
@@ -32,6 +33,10 @@ OPTIONS: Final = (
     # Without it grpcio waits for a minute, and without the next it stops to ask after two pings.
     ("grpc.http2.ping_timeout_ms", round(_KEEPALIVE_TIMEOUT * 1000)),
     ("grpc.http2.max_pings_without_data", 0),
+    # How far a stream gets ahead of its reader. By default the window grows to megabytes, which the
+    # replica computes at once, and behind which other answers of the connection wait.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", _STREAM_WINDOW_BYTES),
     # New replicas are found soon, and those that come back.
     ("grpc.dns_min_time_between_resolutions_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),

@@ -11,7 +11,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -43,6 +43,16 @@ class Report:
     chunks: int = 0
     encoded: int = 0
     stream: str = "OK"
+
+
+def together(reports: Sequence[Report]) -> Report:
+    """The reports of several clients as one."""
+    return Report(
+        calls=[call for report in reports for call in report.calls],
+        chunks=sum(report.chunks for report in reports),
+        encoded=sum(report.encoded for report in reports),
+        stream=next((report.stream for report in reports if report.stream != "OK"), "OK"),
+    )
 
 
 class Caller:

@@ -112,6 +112,15 @@ class Fleet:
         """How many calls of VaeService each replica has answered, by address and status code."""
         return {address: _answered(replica) for address, replica in self.replicas.items()}
 
+    def connections(self, address: str) -> float:
+        """How many connections a replica has, which its own transport alone counts."""
+        [family] = (
+            family
+            for family in text_string_to_metric_families(self.replicas[address].scrape())
+            if family.name == "vae_connections"
+        )
+        return family.samples[0].value
+
 
 def _answered(replica: ServiceProcess) -> dict[str, float]:
     codes: dict[str, float] = {"OK": 0.0}

@@ -13,6 +13,7 @@ import pytest
 from benchmarks.gpu import read_gpu
 from scripts.launch import ServiceProcess, running_service
 from service.batching import Arrays, BatchingOptions
+from service.bound import BoundRuns
 from service.repository import Graph, read_version
 from service.session import CPU, CUDA, Session, SessionOptions
 from service.warming import Run, bound_or_plain, noise, proven, warm_up
@@ -119,7 +120,14 @@ def test_every_family_gives_on_cuda_what_it_gives_on_the_cpu(families: "Families
             on_cpu = Session(graph.content, graph.output_names, ON_CPU).run(inputs)
             for name, array in runs[kind](inputs).items():
                 where = f"{name} of {family}.{kind}"
-                np.testing.assert_allclose(array, on_cpu[name], 1e-2, 1e-2, err_msg=where)
+                near = 1 if array.dtype == np.uint8 else 1e-2  # levels that rounding parts
+                np.testing.assert_allclose(
+                    array.astype(np.float64),
+                    on_cpu[name].astype(np.float64),
+                    1e-2,
+                    near,
+                    err_msg=where,
+                )
 
 
 def test_bound_runs_on_the_device_do_what_plain_runs_do_without_graphs_too(
@@ -128,14 +136,13 @@ def test_bound_runs_on_the_device_do_what_plain_runs_do_without_graphs_too(
     decoder = graphs["decoder"]
     plain = Session(decoder.content, decoder.output_names, ON_CUDA).run
 
-    def load(capture: bool) -> object:
-        if capture:
-            raise RuntimeError("none today")
+    def load(capture: bool) -> BoundRuns:
+        assert not capture
         return Session(decoder.content, decoder.output_names, ON_CUDA).bound()
 
-    runs = bound_or_plain("digits.decoder", {"decoder": plain}, decoder, load, BUCKETS)  # type: ignore[arg-type]
+    runs = bound_or_plain("digits", {"decoder": plain}, decoder, load, BUCKETS, capture=False)
     assert runs["decoder"] != plain
-    assert warnings() == ["digits.decoder runs without CUDA graphs: none today"]
+    assert warnings() == []
 
 
 def test_a_load_that_captures_harms_no_batch_that_runs_meanwhile(

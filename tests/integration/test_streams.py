@@ -1,6 +1,7 @@
 """Streams, over a real socket and both transports."""
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 
 import grpc
@@ -11,10 +12,20 @@ from vae.v1.vae_service_pb2 import SampleRequest, SampleStreamRequest
 
 from scripts.launch import ServiceProcess
 from vae_client import AsyncVaeClient, Samples, VaeClient, VaeError
+from vae_client.channel import OPTIONS
 
 
 def joined(chunks: list[Samples]) -> np.ndarray:
     return np.concatenate([chunk.observations for chunk in chunks])
+
+
+def drawn(service: ServiceProcess) -> float:
+    """How many items the service has decoded."""
+    return sum(
+        float(line.split()[-1])
+        for line in service.scrape().splitlines()
+        if line.startswith("vae_batch_items_sum") and "decoder" in line
+    )
 
 
 @pytest.mark.parametrize("chunk_items", [0, 1, 7, 100])
@@ -59,6 +70,19 @@ def test_a_client_that_goes_ends_an_endless_stream(
         pass  # the test's timeout ends this
 
 
+def test_a_stream_gets_little_ahead_of_its_reader(
+    service: ServiceProcess, client: VaeClient
+) -> None:
+    """Other answers of the connection would wait behind what nobody reads yet."""
+    before, calls = drawn(service), 300
+    for _ in itertools.islice(client.sample_stream("digits", 2**30, chunk_items=1), calls):
+        client.sample("digits", 1)  # the reader's pause, in which the service could go on
+
+    window = dict(OPTIONS)["grpc.http2.lookahead_bytes"]
+    assert isinstance(window, int)
+    assert drawn(service) - before < 2 * calls + window / (8 * 8 * 4) + 64
+
+
 def test_a_slow_reader_does_not_fill_the_memory(
     service: ServiceProcess, channel: grpc.Channel
 ) -> None:
@@ -72,14 +96,10 @@ def test_a_slow_reader_does_not_fill_the_memory(
     with VaeClient(service.target) as other:  # others are served meanwhile
         for _ in range(200):
             other.sample("digits", 1)
-    drawn = sum(
-        float(line.split()[-1])
-        for line in service.scrape().splitlines()
-        if line.startswith("vae_batch_items_sum") and "decoder" in line
-    )
+    items = drawn(service)
     call.cancel()
 
-    assert drawn < 2**20
+    assert items < 2**20
 
 
 def test_batches_are_encoded_and_decoded_in_order(client: VaeClient) -> None:

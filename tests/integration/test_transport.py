@@ -1,5 +1,6 @@
 """What a transport owes its callers whatever they do, over a real socket and both transports."""
 
+import statistics
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -8,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 from vae.v1.tensor_pb2 import DATA_TYPE_FLOAT32, Tensor
-from vae.v1.vae_service_pb2 import DecodeRequest, SampleRequest, SampleStreamRequest
+from vae.v1.vae_service_pb2 import DecodeRequest, SampleRequest, SampleStreamRequest, ScoreRequest
 from vae.v1.vae_service_pb2_grpc import VaeServiceStub
 
 from scripts.launch import ServiceProcess
@@ -52,6 +53,63 @@ def test_a_caller_that_keeps_its_message_back_delays_nobody(
         caller.finish(request())
 
     assert all(caller.call.result() for caller in slow)
+
+
+class Flood:
+    """A client that has so many calls under way, always."""
+
+    def __init__(self, target: str, calls: int) -> None:
+        self.answered = 0
+        self.errors: list[grpc.RpcError] = []
+        self._going_on = True
+        self._channel = grpc.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)])
+        self._left = threading.Semaphore(0)
+        self._calls = calls
+        observation = Tensor(data_type=DATA_TYPE_FLOAT32, shape=[1, 1, 8, 8], data=bytes(256))
+        # Costlier for the service than for this client, so that some wait at any time.
+        self._request = ScoreRequest(model="models/digits", observations=observation, draws=100)
+
+    def __enter__(self) -> "Flood":
+        for _ in range(self._calls):
+            self._call()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._going_on = False
+        for _ in range(self._calls):
+            assert self._left.acquire(timeout=30)
+        self._channel.close()
+
+    def _call(self) -> None:
+        score = VaeServiceStub(self._channel).Score
+        call = score.future(self._request, timeout=30)
+        call.add_done_callback(self._ended)
+
+    def _ended(self, call: grpc.Future) -> None:  # one at a time: a channel has one such thread
+        if (error := call.exception()) is not None:
+            self.errors.append(error)
+        self.answered += 1
+        if self._going_on:
+            self._call()
+        else:
+            self._left.release()
+
+
+def test_who_has_one_call_under_way_waits_for_no_more_than_was_there_before_it(
+    service: ServiceProcess,
+) -> None:
+    calls, turns = 20, []
+    observation = np.zeros((1, 1, 8, 8))
+    with Flood(service.target, calls) as flood, VaeClient(service.target) as client:
+        for seed in range(50):
+            before = flood.answered
+            client.score("digits", observation, seed=seed)
+            turns.append(flood.answered - before)
+        # What came before it, and what is answered while its answer is on its way.
+        assert statistics.quantiles(turns, n=10)[-1] < 3 * calls
+        assert sum(turns) > 2 * len(turns)  # or it was no flood
+
+    assert flood.errors == []
 
 
 def test_a_call_without_a_message_ends_with_an_error(channel: grpc.Channel) -> None:
@@ -113,9 +171,14 @@ def test_the_service_ends_well_right_after_its_start(start_service: StartService
         assert service.stop() == 0
 
 
-def test_the_chosen_transport_is_in_the_log(start_service: StartService, transport: str) -> None:
+def test_the_chosen_transport_and_the_limits_that_it_lacks_are_in_the_log(
+    start_service: StartService, transport: str
+) -> None:
     lines: list[str] = []
     with start_service(echo=lines.append) as service:
         service.stop()
 
     assert f'"transport": "{transport}"' in lines[0]
+    ignored = [line for line in lines if "limits_without_effect" in line]
+    assert len(ignored) == (transport == "public")
+    assert all("--max-connections" in line and "--max-held-mib" in line for line in ignored)

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from service.bound import BoundRuns
 from service.loading import load_model
 from service.metrics import Metrics
 from service.repository import Graph, read_version
-from service.session import CPU, CUDA, Session, SessionOptions
+from service.session import CPU, CUDA, GraphError, Session, SessionOptions
 from service.warming import Disagreement, Run, bound_or_plain, noise, proven, warm_up
 
 BUCKETS = (1, 2, 4)
@@ -75,19 +76,22 @@ def test_graphs_are_captured_where_that_works(
     assert warnings(caplog) == []
 
 
-def test_buffers_are_bound_where_graphs_cannot_be_captured(
-    decoder: Graph, plain: Run, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("capture", "missing"), [(True, "CUDA graphs"), (False, "bound buffers")])
+def test_runs_stay_plain_where_graphs_cannot_be_captured_or_nothing_be_bound(
+    decoder: Graph, plain: Run, caplog: pytest.LogCaptureFixture, capture: bool, missing: str
 ) -> None:
-    def load(capture: bool) -> BoundRuns:
-        if capture:
-            raise RuntimeError("operation not permitted when stream is capturing")
-        return loads(decoder)
+    tried: list[bool] = []
 
-    runs = bound_or_plain("digits.decoder", {"decoder": plain}, decoder, load, BUCKETS)
-    assert runs["decoder"] != plain
-    assert warnings(caplog) == [
-        "digits.decoder runs without CUDA graphs: operation not permitted when stream is capturing"
-    ]
+    def load(capture: bool) -> BoundRuns:
+        tried.append(capture)
+        raise RuntimeError("no memory")
+
+    runs = bound_or_plain(
+        "digits.decoder", {"decoder": plain}, decoder, load, BUCKETS, capture=capture
+    )
+    assert runs == {"decoder": plain}
+    assert tried == [capture]
+    assert warnings(caplog) == [f"digits.decoder runs without {missing}: no memory"]
 
 
 def test_nothing_is_captured_where_nobody_wants_it(
@@ -104,20 +108,6 @@ def test_nothing_is_captured_where_nobody_wants_it(
     assert warnings(caplog) == []
 
 
-def test_plain_runs_are_left_where_nothing_can_be_bound(
-    decoder: Graph, plain: Run, caplog: pytest.LogCaptureFixture
-) -> None:
-    def load(capture: bool) -> BoundRuns:
-        raise RuntimeError("no memory")
-
-    runs = bound_or_plain("digits.decoder", {"decoder": plain}, decoder, load, BUCKETS)
-    assert runs == {"decoder": plain}
-    assert warnings(caplog) == [
-        "digits.decoder runs without CUDA graphs: no memory",
-        "digits.decoder runs without bound buffers: no memory",
-    ]
-
-
 def test_all_graphs_of_a_file_run_the_same_way(
     decoder: Graph, plain: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -129,7 +119,7 @@ def test_all_graphs_of_a_file_run_the_same_way(
     assert kept == runs
     assert [text.rpartition(": ")[2] for text in warnings(caplog)] == [
         "observations of 1 items differ from those of a plain run"
-    ] * 2
+    ]
 
 
 @pytest.mark.parametrize(
@@ -191,6 +181,37 @@ def test_on_the_cpu_or_if_somebody_says_so_runs_are_plain(
         ["observations"],
         ["observations_uint8"],
     ]
+
+
+def strict(*arguments: Any, cpu_nodes: bool = False, **named: Any) -> Session:
+    """Refuses what CUDA would leave to the CPU, as onnxruntime does unless it is told not to."""
+    if not cpu_nodes:
+        raise GraphError("nodes are assigned to the CPU")
+    return Session(*arguments, **named)
+
+
+def test_a_graph_with_nodes_that_cuda_leaves_to_the_cpu_runs_plain_and_says_so(
+    decoder: Graph, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(service.warming, "CUDA", CPU)  # the provider that is strict
+    monkeypatch.setattr(service.warming, "Session", strict)
+    warm = warm_up("vq", {"decoder": decoder}, OPTIONS, BatchingOptions(BUCKETS), 1)
+    inputs = noise(decoder, 2)
+    expected = Session(decoder.content, decoder.output_names, OPTIONS).run(inputs)
+    np.testing.assert_array_equal(
+        warm.runs["decoder"](inputs)["observations"], expected["observations"]
+    )
+    assert warnings(caplog) == [
+        "vq.decoder runs in part on the CPU, and without CUDA graphs: nodes are assigned to the CPU"
+    ]
+
+
+def test_a_graph_that_is_refused_on_the_cpu_is_refused(
+    decoder: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.warming, "Session", strict)
+    with pytest.raises(GraphError, match="assigned"):
+        warm_up("vq", {"decoder": decoder}, OPTIONS, BatchingOptions(BUCKETS), 1)
 
 
 class Idle:

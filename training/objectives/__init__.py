@@ -90,7 +90,7 @@ def loss(
     observations: Tensor,
     noise: Tensor,
     label: Tensor | None,
-    weight: float,
+    weight: float | Tensor,
     train_size: int,
 ) -> tuple[Tensor, Terms]:
     """The mean loss over a batch, a scalar, and the terms that are reported.

@@ -11,7 +11,7 @@ def negative_elbo(terms: Terms) -> Tensor:
     return terms.rate.sum(1) + terms.distortion
 
 
-def weighted_bound(terms: Terms, kl_weight: float = 1.0, free_bits: float = 0.0) -> Tensor:
+def weighted_bound(terms: Terms, kl_weight: float | Tensor = 1.0, free_bits: float = 0.0) -> Tensor:
     """The loss, a scalar: mean of distortion + kl_weight * rate + auxiliary.
 
     A latent or group whose rate is below `free_bits` on average over the batch (of all processes)

@@ -35,7 +35,7 @@ def rate_parts(
     """
     mean, log_variance = posterior
     each = log_density(latents.unsqueeze(1), mean.unsqueeze(0), log_variance.unsqueeze(0))
-    log_weights = _log_weights(len(latents), train_size, estimator).to(latents)
+    log_weights = _log_weights(len(latents), train_size, estimator, latents.device)
     log_joint = torch.logsumexp(each.sum(2) + log_weights, 1)
     log_product = torch.logsumexp(each + log_weights.unsqueeze(2), 1).sum(1)
     log_posterior = log_density(latents, mean, log_variance).sum(1)
@@ -48,7 +48,7 @@ def total_correlation_loss(
     observations: Tensor,
     noise: Tensor,
     label: Tensor | None,
-    kl_weight: float,
+    kl_weight: float | Tensor,
     train_size: int,
     estimator: Estimator,
 ) -> tuple[Tensor, Terms]:
@@ -70,11 +70,12 @@ def total_correlation_loss(
     return (distortion + information + kl_weight * correlation + rate).mean(), terms
 
 
-def _log_weights(batch: int, train_size: int, estimator: Estimator) -> Tensor:
+def _log_weights(batch: int, train_size: int, estimator: Estimator, device: torch.device) -> Tensor:
     """[N, N]: ln of the weight of posterior j in the estimate of q at the latents of item i."""
     if estimator == "weighted" or batch == 1:
-        return torch.full((batch, batch), -math.log(batch * train_size))
+        return torch.full((batch, batch), -math.log(batch * train_size), device=device)
     # The other items of the batch stand for all other items of the split.
     other = (train_size - 1) / (train_size * (batch - 1))
-    weights = torch.full((batch, batch), math.log(other) if train_size > 1 else -math.inf)
+    log_other = math.log(other) if train_size > 1 else -math.inf
+    weights = torch.full((batch, batch), log_other, device=device)
     return weights.fill_diagonal_(-math.log(train_size))
