@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from training.errors import TrainingError, require
+from training.models import convolutions
 
 Activation = Literal["relu", "tanh", "silu", "gelu"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -72,9 +73,13 @@ def conv_encoder(
     """[N, *shape] -> [N, outputs]. Kernel 4, stride 2, padding 1 halves exactly."""
     down: list[nn.Module] = []
     for before, after in pairwise([shape[0], *channels]):
-        down += [nn.Conv2d(before, after, 4, stride=2, padding=1), _ACTIVATIONS[activation]()]
+        down += [
+            convolutions.Conv2d(before, after, 4, stride=2, padding=1),
+            _ACTIVATIONS[activation](),
+        ]
     inner = math.prod(_inner_shape(shape, channels))
-    return nn.Sequential(*down, *dense_encoder(inner, hidden_sizes, outputs, activation))
+    _, *dense = dense_encoder(inner, hidden_sizes, outputs, activation)
+    return nn.Sequential(*down, convolutions.Flatten(), *dense)
 
 
 def conv_decoder(
@@ -89,10 +94,11 @@ def conv_decoder(
     for before, after in pairwise([*reversed(channels), shape[0]]):
         up += [
             _ACTIVATIONS[activation](),
-            nn.ConvTranspose2d(before, after, 4, stride=2, padding=1),
+            convolutions.ConvTranspose2d(before, after, 4, stride=2, padding=1),
         ]
     inner = _inner_shape(shape, channels)
-    return nn.Sequential(*dense_decoder(inputs, hidden_sizes, inner, activation), *up)
+    *dense, _ = dense_decoder(inputs, hidden_sizes, inner, activation)
+    return nn.Sequential(*dense, convolutions.Reshape(inner), *up, convolutions.ChannelsFirst())
 
 
 def stages_for(height: int, width: int) -> tuple[int, ...]:
@@ -107,7 +113,8 @@ def stages_for(height: int, width: int) -> tuple[int, ...]:
 
 def output_layer(decoder: nn.Sequential) -> nn.Linear | nn.ConvTranspose2d:
     """The layer whose bias is the decoder's last."""
-    last = decoder[-2] if isinstance(decoder[-1], Reshape) else decoder[-1]
+    shapes = Reshape | convolutions.ChannelsFirst
+    last = decoder[-2] if isinstance(decoder[-1], shapes) else decoder[-1]
     assert isinstance(last, nn.Linear | nn.ConvTranspose2d)
     return last
 
