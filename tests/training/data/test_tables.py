@@ -191,7 +191,7 @@ def test_without_pyarrow_the_extra_is_named(
 ) -> None:
     parquet.write_table(hugging_face(GRAY), tmp_path / "set.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(TrainingError, match=r"needs pyarrow: pip install 'vae-serving\[parquet\]'"):
+    with pytest.raises(TrainingError, match="needs pyarrow, which the extra `parquet` brings"):
         load(tmp_path)
 
 
