@@ -126,6 +126,9 @@ class Metrics(Collector):
 
     def _collect_usage(self) -> Iterator[Metric]:
         connections = GaugeMetricFamily("vae_connections", "Open connections.")
+        most = GaugeMetricFamily(
+            "vae_connections_limit", "Connections beyond which more are refused."
+        )
         refused = CounterMetricFamily(
             "vae_connections_refused", "Connections beyond the limit, which were refused."
         )
@@ -133,12 +136,17 @@ class Metrics(Collector):
             "vae_held_bytes",
             "Requests in memory that are not answered, answers not sent, and calls.",
         )
+        most_held = GaugeMetricFamily(
+            "vae_held_limit_bytes", "Held bytes beyond which calls of who holds most end."
+        )
         usage = self._usage()
         if usage is not None:
             connections.add_metric((), usage.connections)
+            most.add_metric((), usage.max_connections)
             refused.add_metric((), usage.refused)
             held.add_metric((), usage.held_bytes)
-        yield from (connections, refused, held)
+            most_held.add_metric((), usage.max_held_bytes)
+        yield from (connections, most, refused, held, most_held)
 
     def _collect_graphs(self) -> Iterator[Metric]:
         delay = HistogramMetricFamily(

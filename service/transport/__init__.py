@@ -146,12 +146,14 @@ class Usage:
     """What clients take of a transport now. refused: connections beyond the limit, since the start.
 
     held_bytes: of requests that have arrived and are not answered, of answers not sent, and of open
-    calls.
+    calls. max_connections, max_held_bytes: beyond which it refuses.
     """
 
     connections: int
+    max_connections: int
     refused: int
     held_bytes: int
+    max_held_bytes: int
 
 
 class Transport(Protocol):

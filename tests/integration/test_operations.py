@@ -110,8 +110,10 @@ def test_a_scrape_has_every_metric_of_the_service(
         "vae_sessions": "gauge",
         "vae_model_load_failures": "counter",
         "vae_connections": "gauge",
+        "vae_connections_limit": "gauge",
         "vae_connections_refused": "counter",
         "vae_held_bytes": "gauge",
+        "vae_held_limit_bytes": "gauge",
     }
     served = samples_of(service)
     assert served["vae_sessions", "digits"] == 5

@@ -29,8 +29,10 @@ LABELS = {
     "vae_sessions": {"model"},
     "vae_model_load_failures": {"model"},
     "vae_connections": set(),
+    "vae_connections_limit": set(),
     "vae_connections_refused": set(),
     "vae_held_bytes": set(),
+    "vae_held_limit_bytes": set(),
 }
 
 
@@ -47,7 +49,11 @@ def metrics() -> Metrics:
     observer.batch_failed(4)
     observer.entries_cancelled(2)
     observer.entry_rejected("queue_full", 2)
-    metrics.follow(lambda: Usage(connections=3, refused=2, held_bytes=1000))
+    metrics.follow(
+        lambda: Usage(
+            connections=3, max_connections=9, refused=2, held_bytes=1000, max_held_bytes=5000
+        )
+    )
     return metrics
 
 
@@ -131,11 +137,14 @@ def test_what_clients_take_is_read_at_every_scrape(metrics: Metrics) -> None:
     assert value(metrics, "vae_connections") == 3.0
     assert value(metrics, "vae_connections_refused_total") == 2.0
     assert value(metrics, "vae_held_bytes") == 1000.0
+    assert value(metrics, "vae_connections_limit") == 9.0
+    assert value(metrics, "vae_held_limit_bytes") == 5000.0
 
 
 def test_of_a_transport_that_does_not_count_nothing_is_said(metrics: Metrics) -> None:
     metrics.follow(lambda: None)
     assert value(metrics, "vae_connections") is None
+    assert value(metrics, "vae_connections_limit") is None
 
 
 def test_the_length_of_a_queue_is_read_at_every_scrape_for_each_level() -> None:

@@ -93,7 +93,13 @@ class Http2Transport:
 
     def usage(self) -> Usage:
         """See Transport."""
-        return Usage(len(self._connections), self._refused, self.held.bytes)
+        return Usage(
+            connections=len(self._connections),
+            max_connections=self._options.max_connections,
+            refused=self._refused,
+            held_bytes=self.held.bytes,
+            max_held_bytes=self._options.max_held_bytes,
+        )
 
     def add(self, methods: Sequence[Method | StreamMethod]) -> None:
         """See Transport."""
