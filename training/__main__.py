@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import torch
 from torch import nn
 
 from training.checkpoint import DESCRIPTION, check_destination, load_run, save_run
@@ -263,4 +264,7 @@ def _config(name: str, settings: Sequence[str], is_smoke: bool) -> FitConfig:
 
 if __name__ == "__main__":
     keep_freed_memory()
+    # Adam's moments of weights that get no gradient any more fade into numbers that a CPU is slow
+    # with. Before torch has threads of its own, which take this over.
+    torch.set_flush_denormal(True)
     sys.exit(main())
