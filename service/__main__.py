@@ -3,6 +3,7 @@
 `--help` lists every option; each can also be given as a `VAE_*` variable.
 """
 
+import os
 import sys
 
 import uvloop
@@ -35,7 +36,9 @@ def main() -> int:
         adopt_libraries(log)
         if settings.processes > 1:
             return uvloop.run(supervise(settings, sys.argv[1:], log))
-        uvloop.run(serve(settings, log))
+        if not uvloop.run(serve(settings, log)):
+            sys.stderr.flush()
+            os._exit(0)  # now, with a thread that loads; all else has ended
     except (SettingsError, RepositoryError, GraphError, ProviderError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -154,16 +154,22 @@ class Control:
         """How many versions are served."""
         return len(self._published)
 
-    def close(self) -> None:
+    def close(self, seconds: float = -1) -> bool:
         """Loads no more, and stops the batchers of what is served.
 
-        The transport has stopped before.
+        The transport has stopped before. Returns False if a version is being loaded for so many
+        seconds more, which nothing interrupts; -1 waits for it.
         """
         self._closed = True
-        with self._turn:
+        if not self._turn.acquire(timeout=seconds):
+            return False
+        try:
             for model in self._published:
                 for batcher in model.batchers.values():
                     batcher.stop()
+        finally:
+            self._turn.release()
+        return True
 
     def _follow(self, name: str, listed: Listed | None) -> None:
         records = self._records.setdefault(name, {})

@@ -5,6 +5,7 @@ TLS, and a load balancer may know no gRPC. Served in plain text and without cred
 """
 
 import asyncio
+import contextlib
 import errno
 import socket
 import threading
@@ -19,6 +20,7 @@ Probe = Callable[[], bool]
 """Whether something holds; asked on any thread, and may wait a few seconds."""
 
 METRICS, ALIVE, READY = "/metrics", "/livez", "/readyz"
+_PATIENCE = 10.0  # seconds that a client may say nothing, or read nothing
 _ANSWER_SECONDS = 4.0  # less than a kubelet's timeout for liveness
 
 
@@ -87,5 +89,11 @@ class _ServerV6(_Server):
 
 
 class _Handler(WSGIRequestHandler):
+    timeout = _PATIENCE  # or who connects and says nothing keeps a thread for ever
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):  # it said nothing, or is gone
+            super().handle()
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
         """Nothing: probes come every few seconds."""

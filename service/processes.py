@@ -28,7 +28,7 @@ from service.lifeline import lifeline
 from service.logs import Logger
 from service.merged import MergedMetrics, all_say_yes
 from service.probes import ALIVE, READY, runs, serve_probes
-from service.server import longest_drain
+from service.server import longest_drain, on_signals
 from service.session import cpu_quota
 from service.settings import Settings
 
@@ -69,15 +69,14 @@ def exit_code(code: int) -> int:
 
 
 async def supervise(settings: Settings, arguments: Sequence[str], log: Logger) -> int:
-    """Runs `settings.processes` processes until SIGTERM or SIGINT; the largest of their exit codes.
+    """Runs `settings.processes` processes until told to stop; the largest of their exit codes.
 
     One that dies is started again, later each time, while others serve. One that ends before it
     listens when no other does ends all, with its code: whoever started us knows what to do then.
     """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    on_signals(loop, stopping.set)
     children: dict[int, _Child] = {}
     registry = CollectorRegistry()
 

@@ -1,5 +1,6 @@
 """Files that are read again when they change: no restart for a new certificate, token or key."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Final, Generic, TypeVar
 from service.logs import Logger
 
 T = TypeVar("T")
-_LOOK: Final = 1.0  # seconds between looks at the files
+LOOK: Final = 0.5  # seconds between looks at the files
 
 
 class Reread(Generic[T]):
@@ -32,13 +33,17 @@ class Reread(Generic[T]):
         self._stamps = [_stamp(path) for path in paths]
         self._content = read()
         self._looked = clock()
+        self._turn = threading.Lock()
 
     def content(self) -> T:
-        """The newest that could be used."""
+        """The newest that could be used. From any thread."""
         now = self._clock()
-        if now - self._looked >= _LOOK:
-            self._looked = now
-            self._look()
+        if now - self._looked >= LOOK and self._turn.acquire(blocking=False):
+            try:
+                self._looked = now
+                self._look()
+            finally:
+                self._turn.release()
         return self._content
 
     def _look(self) -> None:

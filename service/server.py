@@ -5,9 +5,10 @@ import contextlib
 import gc
 import os
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from service.auth.choice import make_authorize
 from service.batching import BatchingOptions
@@ -30,18 +31,20 @@ from service.observations import Observing
 from service.probes import runs, serve_probes
 from service.reflection import reflection_methods
 from service.repository import RepositoryError
+from service.reread import LOOK
 from service.servicer import VAE_SERVICE, Servicer
 from service.session import CUDA, SessionOptions, check_precision, choose_provider, cpu_quota
 from service.settings import Settings, SettingsError, tls_files
 from service.sources import DirectorySource, Source
 from service.transport import ConnectionLifetimes, TransportOptions
 from service.transport.choice import make_transport
-from service.wanted import WantedModels
+from service.wanted import WantedModels, wanted_file
 
 if TYPE_CHECKING:
     from service.tracing import Tracing
 
 _LAST_SECONDS = 5.0
+_LOADING_SECONDS = 1.0  # for a version that is being loaded when all else has ended
 _LIMITS_OF_HTTP2 = ("--max-connections", "--max-held-mib")
 
 
@@ -54,6 +57,14 @@ def _make_tracing(settings: Settings) -> "Tracing | None":
     except ImportError as error:
         raise SettingsError("--trace-endpoint needs the extra vae-serving[tracing]") from error
     return Tracing(settings.trace_endpoint, settings.trace_ratio)
+
+
+def on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], object]) -> None:
+    """Calls stop at SIGTERM, SIGINT, and SIGHUP (the terminal closes) unless nohup ignores that."""
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    loop.add_signal_handler(signal.SIGINT, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, stop)
 
 
 def longest_drain(settings: Settings) -> float:
@@ -89,8 +100,11 @@ def batching_options(settings: Settings) -> BatchingOptions:
     )
 
 
-async def serve(settings: Settings, log: Logger) -> None:
-    """Runs the service until SIGTERM or SIGINT, then drains it.
+async def serve(settings: Settings, log: Logger) -> bool:
+    """Runs the service until SIGTERM, SIGINT or SIGHUP, then drains it.
+
+    Returns whether nothing runs any more; if not, a version is still being loaded, by a thread that
+    nothing interrupts and Python would wait for at its end.
 
     Health and metrics answer from the start; readiness comes when every model is loaded and warm,
     and stays whatever is loaded or fails to load later.
@@ -99,8 +113,7 @@ async def serve(settings: Settings, log: Logger) -> None:
     """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    on_signals(loop, stopping.set)
     if settings.lifeline >= 0:
         hold(settings.lifeline, loop, stopping.set, longest_drain(settings))
     options = session_options(settings)
@@ -121,6 +134,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         inference,
     )
     tracing = _make_tracing(settings)
+    authorize = make_authorize(settings, log)
     transport = await make_transport(
         settings.transport,
         TransportOptions(
@@ -132,7 +146,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             max_held_bytes=settings.max_held_mib * 2**20,
             lifetimes=ConnectionLifetimes(max_connection_age=settings.max_connection_age),
             tls=tls_files(settings),
-            authorize=make_authorize(settings, log),
+            authorize=authorize,
             slow_seconds=settings.slow_request_seconds,
         ),
         metrics,
@@ -165,7 +179,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         () if explicit else None,
         settings.precision,
     )
-    wanted = WantedModels(control, settings.wanted_file)
+    wanted = WantedModels(control, wanted_file(settings))
     executor = ThreadPoolExecutor(1, "model-control")  # starts with the first load
     load, unload = (wanted.load, wanted.unload) if explicit else (None, None)
     repository = RepositoryV2(lambda: control.states, load, unload, executor)
@@ -199,12 +213,19 @@ async def serve(settings: Settings, log: Logger) -> None:
                 "limits_without_effect", transport=transport.name, settings=_LIMITS_OF_HTTP2
             )
 
+    async def look() -> None:
+        while authorize is not None:
+            await asyncio.sleep(LOOK)
+            authorize.look()
+
+    looking = asyncio.create_task(look())
     try:
         if not settings.reuse_port:
             await listen()
-        await loop.run_in_executor(executor, load_first, settings, control, wanted)
-        if settings.reuse_port:  # not before: the port's other processes take the calls
-            await listen()
+        loading = loop.run_in_executor(executor, load_first, settings, control, wanted)
+        await _unless(stopping, loading)
+        if settings.reuse_port and not stopping.is_set():
+            await listen()  # not before: the port's other processes take the calls
         while not stopping.is_set():
             if not health.ready and not control.unserved():
                 _spare_collector()
@@ -215,22 +236,36 @@ async def serve(settings: Settings, log: Logger) -> None:
                 await asyncio.wait_for(stopping.wait(), period)
                 break
             try:
-                await loop.run_in_executor(executor, follow)
+                await _unless(stopping, loop.run_in_executor(executor, follow))
             except RepositoryError as error:  # what is served goes on
                 log.error("repository_unreadable", reason=str(error))
         log.info("draining", delay=settings.drain_delay, timeout=settings.drain_timeout)
-        health.set_ready(False)
-        await asyncio.sleep(settings.drain_delay)
+        if health.ready:  # or no load balancer sends anything
+            health.set_ready(False)
+            await asyncio.sleep(settings.drain_delay)
         await transport.stop(settings.drain_timeout)
     finally:
+        looking.cancel()
         await transport.stop(0)
-        await asyncio.to_thread(control.close)
+        closed = await asyncio.to_thread(control.close, _LOADING_SECONDS)
         executor.shutdown(wait=False, cancel_futures=True)
         metrics_server.shutdown()
         metrics_server.server_close()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
     log.info("stopped")
+    return closed
+
+
+async def _unless(stopping: asyncio.Event, work: asyncio.Future[Any]) -> None:
+    """Waits for work, and raises what it does; no longer once the service is told to stop."""
+    told = asyncio.create_task(stopping.wait())
+    await asyncio.wait((work, told), return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if work.done():
+        work.result()
+    else:
+        work.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody waits
 
 
 def _spare_collector() -> None:

@@ -201,6 +201,10 @@ def _sentence(error: ValidationError) -> str:
 def _consistent(settings: Settings) -> Settings:
     if settings.max_held_mib <= settings.max_message_mib:  # its call takes some more
         raise SettingsError("--max-held-mib: expected more than one message of --max-message-mib")
+    if settings.jwt_keys is None and (settings.jwt_issuer or settings.jwt_audience):
+        raise SettingsError("--jwt-issuer and --jwt-audience check nothing without --jwt-keys")
+    if settings.model_control != "explicit" and (settings.load_models or settings.wanted_file):
+        raise SettingsError("--load-models and --wanted-file need --model-control explicit")
     return settings
 
 

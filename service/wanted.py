@@ -16,6 +16,7 @@ from typing import Protocol
 
 from service.errors import ServiceError
 from service.repository import RepositoryError
+from service.settings import Settings, SettingsError
 
 
 class Loads(Protocol):
@@ -23,6 +24,14 @@ class Loads(Protocol):
 
     def load(self, name: str) -> None: ...
     def unload(self, name: str) -> None: ...
+
+
+def wanted_file(settings: Settings) -> Path | None:
+    """Where what is wanted can be kept, if it shall be. Raises SettingsError if it cannot."""
+    path = settings.wanted_file
+    if path is not None and not os.access(path.parent, os.W_OK | os.X_OK):
+        raise SettingsError(f"--wanted-file: {path.parent} is no folder that can be written to")
+    return path
 
 
 class WantedModels:

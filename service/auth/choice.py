@@ -11,12 +11,11 @@ from service.auth.tokens import read_tokens
 from service.logs import Logger
 from service.reread import Reread
 from service.settings import Settings, SettingsError
-from service.transport.metadata import Authorize
 
 T = TypeVar("T")
 
 
-def make_authorize(settings: Settings, log: Logger) -> Authorize | None:
+def make_authorize(settings: Settings, log: Logger) -> Bearer | None:
     """What every RPC passes; None serves everybody. Raises SettingsError."""
     if settings.tokens is None and settings.jwt_keys is None:
         return None
@@ -27,6 +26,8 @@ def make_authorize(settings: Settings, log: Logger) -> Authorize | None:
         keys = _reread(settings.jwt_keys, read_keys, log)
     except (OSError, ValueError) as error:
         raise SettingsError(str(error)) from error
+    if tokens is not None and not tokens.content():  # later that means that all are revoked
+        raise SettingsError(f"--tokens: {settings.tokens} holds no token")
     if settings.tls_certificate is None:
         log.warning("tokens_without_tls", reason="whoever sees the traffic can use its tokens")
     claims = Claims(

@@ -14,7 +14,7 @@ from grpc import aio
 from service.completion import Completion, Task
 from service.errors import Cancelled
 from service.logs import Logger
-from service.reread import Reread
+from service.reread import LOOK, Reread
 from service.status import DETAILS_KEY
 from service.transport import (
     Call,
@@ -32,6 +32,7 @@ from service.transport.metadata import REQUEST_ID, new_request_id, request_id, v
 from service.transport.tls import TlsFiles
 
 T = TypeVar("T")
+_Certificates = Reread[grpc.ServerCertificateConfiguration]
 _END: Any = aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
 
 
@@ -49,6 +50,7 @@ class PublicTransport:
         self._tls = options.tls
         self._authorize = options.authorize
         self._slow_seconds = options.slow_seconds
+        self._looking: asyncio.Task[None] | None = None
         self.port = 0
 
     def usage(self) -> Usage | None:
@@ -78,8 +80,10 @@ class PublicTransport:
             if self._tls is None:
                 self.port = self._server.add_insecure_port(self._address)
             else:
+                certificates = _certificates(self._tls, self._log)
+                self._looking = self._loop.create_task(_look(certificates))
                 self.port = self._server.add_secure_port(
-                    self._address, _credentials(self._tls, self._log)
+                    self._address, _credentials(self._tls, certificates)
                 )
         except RuntimeError as error:
             raise OSError(f"cannot listen on {self._address}: is the port in use?") from error
@@ -87,6 +91,8 @@ class PublicTransport:
 
     async def stop(self, grace: float) -> None:
         """See Transport."""
+        if self._looking is not None:
+            self._looking.cancel()
         await self._server.stop(grace)
 
     def when_idle(self, callback: Callable[[], bool]) -> None:
@@ -237,9 +243,19 @@ def _call(context: Any) -> Call:
     return Call(deadline, context.invocation_metadata())
 
 
-def _credentials(files: TlsFiles, log: Logger) -> grpc.ServerCredentials:
+def _certificates(files: TlsFiles, log: Logger) -> _Certificates:
+    return Reread(files.paths(), functools.partial(_read, files), log)
+
+
+async def _look(certificates: _Certificates) -> None:
+    """Reads them again if they have changed, though nobody connects."""
+    while True:
+        await asyncio.sleep(LOOK)
+        certificates.content()
+
+
+def _credentials(files: TlsFiles, certificates: _Certificates) -> grpc.ServerCredentials:
     """The core asks for the newest at every handshake; None tells it that nothing has changed."""
-    certificates = Reread(files.paths(), functools.partial(_certificates, files), log)
     given = [certificates.content()]
 
     def newest() -> grpc.ServerCertificateConfiguration | None:
@@ -253,7 +269,7 @@ def _credentials(files: TlsFiles, log: Logger) -> grpc.ServerCredentials:
     )
 
 
-def _certificates(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
+def _read(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
     files.context()  # which raises for files that do not fit each other; the core would not
     return grpc.ssl_server_certificate_configuration(
         [(files.key.read_bytes(), files.certificate.read_bytes())],

@@ -220,6 +220,22 @@ def test_keys_and_tokens_are_renewed_without_a_restart(
         sample(channel, "renewed")
 
 
+def test_files_are_read_again_though_nobody_calls(
+    start_service: StartService, tmp_path: Path, folder: Path
+) -> None:
+    make_authority(tmp_path)
+    issue(tmp_path, "server")
+    shutil.copy(folder / "tokens.toml", tmp_path)
+    tls = grpc.ssl_channel_credentials((tmp_path / "ca.crt").read_bytes())
+    files = ["--tls-certificate", f"{tmp_path}/server.crt", "--tls-key", f"{tmp_path}/server.key"]
+    files += ["--tokens", f"{tmp_path}/tokens.toml"]
+    with start_service(*files, credentials=tls) as service:
+        (tmp_path / "tokens.toml").write_text(entry("infer", "renewed", ["infer"]))
+        assert service.wait_for("file_reloaded")["file"] == f"{tmp_path}/tokens.toml"
+        issue(tmp_path, "server")
+        assert service.wait_for("file_reloaded")["file"] == f"{tmp_path}/server.crt"
+
+
 def outcome(channel: grpc.Channel, token: str) -> grpc.StatusCode:
     try:
         sample(channel, token)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from service.merged import all_say_yes
 from service.probes import Probe, runs, serve_probes
+from tests.integration.waiting import wait_until
 
 
 @contextlib.contextmanager
@@ -73,6 +75,19 @@ def test_metrics_have_one_path_and_other_paths_say_which_there_are() -> None:
 def test_probes_can_be_served_on_an_address_of_ipv6() -> None:
     with serving(yes, no, "::1") as port:
         assert get(port, "/livez", "[::1]")[0] == 200
+
+
+def test_who_connects_and_says_nothing_keeps_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.probes._Handler.timeout", 0.05)
+    with serving(yes, yes) as port:
+        before = threading.active_count()
+        silent = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(5)]
+        silent[0].sendall(b"GET /livez HTTP/1.1\r\n")
+        for each in silent:
+            assert each.recv(1) == b""  # closed
+            each.close()
+        assert get(port, "/livez")[0] == 200
+        wait_until(lambda: threading.active_count() <= before)
 
 
 def test_an_address_in_use_is_an_error() -> None:

@@ -8,6 +8,14 @@ import pytest
 from service.settings import Settings, SettingsError, process_environment, read_settings
 
 NEEDED = ["--repository", "models"]
+EXPLICIT = ("--model-control", "explicit")
+KEYS = ("--jwt-keys", "keys.json")
+BESIDE = {  # without which they are refused
+    "load_models": EXPLICIT,
+    "wanted_file": EXPLICIT,
+    "jwt_issuer": KEYS,
+    "jwt_audience": KEYS,
+}
 
 
 def read(*arguments: str, **environment: str) -> Settings:
@@ -82,11 +90,12 @@ def test_the_defaults_are_the_documented_ports_and_no_delay() -> None:
 )
 class TestEverySetting:
     def test_can_be_given_on_the_command_line(self, name: str, text: str, value: object) -> None:
-        assert getattr(read(f"--{name.replace('_', '-')}", text), name) == value
+        options = (*BESIDE.get(name, ()), f"--{name.replace('_', '-')}", text)
+        assert getattr(read(*options), name) == value
 
     def test_can_be_given_as_a_variable(self, name: str, text: str, value: object) -> None:
         environment = {"VAE_REPOSITORY": "models", f"VAE_{name.upper()}": text}
-        assert getattr(read_settings([], environment), name) == value
+        assert getattr(read_settings(BESIDE.get(name, ()), environment), name) == value
 
 
 def test_every_setting_is_covered_by_the_test_above() -> None:
@@ -173,6 +182,25 @@ def test_less_memory_than_a_message_may_take_is_an_error() -> None:
     with pytest.raises(SettingsError, match=r"^--max-held-mib: expected more than one message"):
         read("--max-held-mib", "8")
     assert read("--max-held-mib", "9", "--max-message-mib", "8").max_held_mib == 9
+
+
+def test_models_to_load_and_a_file_of_them_are_for_explicit_control_only(tmp_path: Path) -> None:
+    file = tmp_path / "wanted.json"
+    options = ("--load-models", "a,b", "--wanted-file", str(file))
+    settings = read(*EXPLICIT, *options)
+    assert (settings.load_models, settings.wanted_file) == ("a,b", file)
+    for given in (options[:2], options[2:]):
+        with pytest.raises(SettingsError, match="need --model-control explicit"):
+            read("--model-control", "poll", *given)
+
+
+def test_what_a_jwt_must_have_is_an_error_without_the_keys_to_check_it() -> None:
+    options = ("--jwt-issuer", "https://issuer.test", "--jwt-audience", "vae")
+    settings = read(*KEYS, *options)
+    assert (settings.jwt_issuer, settings.jwt_audience) == ("https://issuer.test", "vae")
+    for given in (options[:2], options[2:]):
+        with pytest.raises(SettingsError, match="check nothing without --jwt-keys"):
+            read(*given)
 
 
 def test_a_missing_repository_is_an_error_that_names_the_option() -> None:

@@ -252,6 +252,8 @@ class Http2Transport:
             self.held.weigh(connection)
         if self.held.full:
             self.make_room()
+        if self._certificates is not None:
+            self._certificates.content()  # which reads them again, though nobody connects
         if self._deaf and not self._stopping:
             self._deaf = False
             self._hear()

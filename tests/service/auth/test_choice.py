@@ -40,6 +40,7 @@ def test_with_either_every_call_is_checked(folder: Path) -> None:
     ("options", "expected"),
     [
         (["--tokens", "FOLDER/none"], "No such file"),
+        (["--tokens", "FOLDER/empty"], "empty holds no token"),
         (["--tokens", "FOLDER/open"], "chmod o-r"),
         (["--tokens", "FOLDER/keys.json"], "everybody|TOML"),
         (["--jwt-keys", "FOLDER/keys.json"], "needs --jwt-issuer and --jwt-audience"),
@@ -55,6 +56,7 @@ def test_files_that_cannot_be_used_are_an_error_at_start(
 ) -> None:
     (folder / "open").write_text(entry("app", "secret", ["infer"]))
     (folder / "open").chmod(0o644)
+    (folder / "empty").touch(0o600)
     with pytest.raises(SettingsError, match=expected):
         made(*(option.replace("FOLDER", str(folder)) for option in options))
 
