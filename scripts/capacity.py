@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-RESULT = ROOT / "benchmarks" / "results" / "2026-11-24-goals.json"
+RESULT = ROOT / "benchmarks" / "results" / "2026-11-26-goals.json"
 PAGE = ROOT / "docs" / "capacity.md"
 START, END = "<!-- capacity -->", "<!-- end of capacity -->"
 
