@@ -67,11 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "page":
         page.write_results(_PAGE, options.file)
         return 0
-    if options.command == "training-cuda":
-        return _training_cuda(options.results)
-    plan = QUICK if options.quick else FULL
-    quick = "-quick" if options.quick else ""
+    short = getattr(options, "quick", False)
+    plan, quick = (QUICK, "-quick") if short else (FULL, "")
     try:
+        if options.command == "training-cuda":
+            print(f"wrote {training_cuda.measure(options.results, print)}")
+            return 0
         if options.command == "compare":
             print(render(compare(options.checkout, plan)))
             return 0
@@ -100,15 +101,6 @@ def _cuda(options: argparse.Namespace) -> Path:
     plan = cuda.QUICK if options.quick else cuda.FULL
     what = f"{'cuda' if options.provider == 'cuda' else 'cuda-rehearsal'}{options.quick * '-quick'}"
     return cuda.measure(plan, options.provider, options.parts, options.results, what, print)
-
-
-def _training_cuda(folder: Path) -> int:
-    try:
-        print(f"wrote {training_cuda.measure(folder, print)}")
-    except BenchmarkError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 def _scale(quick: bool, folder: Path, what: str) -> str:

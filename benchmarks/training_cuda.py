@@ -1,7 +1,7 @@
 """Images a second on a GPU with CUDA graphs and without: `python -m benchmarks training-cuda`.
 
-Networks and settings are those of presets; the images are random ones of MNIST's size, because what
-they show does not change how fast a fit is.
+Networks and settings are those of presets; the images are random ones of MNIST's size, because on a
+GPU what they show does not change how fast a fit is (on a CPU it does: see training_speed).
 """
 
 import json
