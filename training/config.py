@@ -89,6 +89,8 @@ class FitConfig:
     many evaluations on them without a better ELBO, and keeps the best weights. `precision` is that
     of matrix products and convolutions; likelihoods and divergences are float32 always.
     `cuda_graphs` lets a CUDA device launch a step's kernels at once where it can.
+    `initial_weights` is the directory of a run of the same model, whose weights the fit begins
+    with; None begins with fresh ones.
     """
 
     preset: str
@@ -104,6 +106,7 @@ class FitConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cuda_graphs: bool = True
+    initial_weights: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

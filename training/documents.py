@@ -8,7 +8,7 @@ import difflib
 import types
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, is_dataclass
+from dataclasses import MISSING, Field, asdict, is_dataclass
 from dataclasses import fields as fields_of
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
@@ -22,24 +22,26 @@ def to_document(value: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", _plain(asdict(value)))
 
 
-def from_document(owner: type, document: object, prefix: str = "", *, complete: bool = True) -> Any:
-    """Inverse of `to_document`; unless `complete`, absent keys take their defaults.
+def from_document(owner: type, document: object, prefix: str = "") -> Any:
+    """Inverse of `to_document`; absent keys take their defaults, so that old documents are read.
 
-    Raises TrainingError for unknown keys, naming the nearest, and for values of a wrong type.
+    Raises TrainingError for unknown keys, naming the nearest, for values of a wrong type, and for
+    an absent key that has no default.
     """
     if not isinstance(document, Mapping):
         raise TrainingError(f"configuration {prefix or 'document'!r} must be an object")
     hints = get_type_hints(owner)
     for key in sorted(map(str, set(document) - set(hints))):
         raise TrainingError(f"unknown configuration key {prefix + key!r}{nearest(key, hints)}")
-    missing = [item.name for item in fields_of(owner) if item.name not in document]
-    if missing and complete:
+    needed = [item.name for item in fields_of(owner) if _is_required(item)]
+    missing = [name for name in needed if name not in document]
+    if missing:
         raise TrainingError(f"missing configuration key {prefix + missing[0]!r}")
     values: dict[str, Any] = {}
     for name, value in document.items():
         if members := _sections(hints[name]):
             section = _member(members, value, f"{prefix}{name}")
-            values[name] = from_document(section, value, f"{prefix}{name}.", complete=complete)
+            values[name] = from_document(section, value, f"{prefix}{name}.")
         else:
             values[name] = _checked(hints[name], value, prefix + name)
     return owner(**values)
@@ -76,7 +78,7 @@ def with_texts(value: Any, texts: Mapping[str, str], fixed: Iterable[str] = ()) 
         section, _, name = key.rpartition(".")
         target = document[section] if section else document
         target[name] = _plain(_parse(hints[key], text, key))
-    return from_document(type(value), document, complete=False)
+    return from_document(type(value), document)
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
@@ -84,6 +86,10 @@ def nearest(key: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
+
+
+def _is_required(item: Field[Any]) -> bool:
+    return item.default is MISSING and item.default_factory is MISSING
 
 
 def _sections(hint: Any) -> tuple[type, ...]:

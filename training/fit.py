@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -13,10 +13,11 @@ from torch import nn
 
 from training.batches import layout_of, training_batches
 from training.calibration import freeze_variance
+from training.checkpoint import load_run
 from training.config import FitConfig
 from training.data import Dataset
 from training.distributed import process_count
-from training.errors import require
+from training.errors import TrainingError, require
 from training.interruption import stop_wishes
 from training.journal import EpochMetrics, Journal, begin_journal, continue_journal
 from training.loop import Loop
@@ -37,14 +38,34 @@ class Fitted:
 
 
 def initial_model(config: FitConfig, dataset: Dataset) -> Model:
-    """Fresh weights that depend on the seed alone; torch's default generator is left as it was."""
+    """The model with fresh weights, which depend on the seed alone, or with those of a run.
+
+    torch's default generator is left as it was. Raises RunError if `initial_weights` is no run,
+    TrainingError if it is one of another model.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = build_model(config.model, layout_of(dataset))
     if isinstance(model, StartsAtMean):
         mean = dataset.train.mean(0, dtype=np.float64) / (dataset.maximum or 1)
         model.initialize_output(torch.from_numpy(mean.astype(np.float32)))
+    if config.initial_weights is not None:
+        _take_weights(model, config)
     return model
+
+
+def _take_weights(model: Model, config: FitConfig) -> None:
+    run = load_run(Path(str(config.initial_weights)))
+    ours, theirs = config.model.family, run.config.model.family
+    try:
+        require(theirs == ours, "the families differ")
+        cast("nn.Module", model).load_state_dict(run.model.state_dict())
+    except (TrainingError, RuntimeError) as error:  # RuntimeError: names or shapes differ
+        reason = " ".join(str(error).split())
+        raise TrainingError(
+            f"initial_weights: the weights of {run.path} (family {theirs}) do not fit this model "
+            f"(family {ours}): {reason}"
+        ) from error
 
 
 def choose_device(device: Literal["auto", "cpu", "cuda"]) -> str:
@@ -74,8 +95,10 @@ def fit(
     TrainingError if the loss stays not finite, and RunError if the directory is at fault.
     """
     device = choose_device(config.device)
-    model = initial_model(config, dataset)
-    if isinstance(model, Prepared) and not resume:  # else the state has it
+    fresh = config.initial_weights is None and not resume
+    # What a fit goes on with is in its state: a run that it began with may be gone.
+    model = initial_model(replace(config, initial_weights=None) if resume else config, dataset)
+    if isinstance(model, Prepared) and fresh:
         model.prepare(dataset, config.seed)
     check_objective(config.objective, model)
     alone = process_count() == 1

@@ -106,11 +106,11 @@ def read_preset(name: str, text: str) -> Preset:
     try:
         document: dict[str, Any] = tomllib.loads(text)
         description = str(document.pop("description"))
-        goals = from_document(Goals, document.pop("goals", {}), "goals.", complete=False)
+        goals = from_document(Goals, document.pop("goals", {}), "goals.")
         paper = document.pop("paper", {})
         source = str(paper.pop("source", ""))
-        reported = from_document(Goals, paper, "paper.", complete=False)
-        config = from_document(FitConfig, document | {"preset": name}, complete=False)
+        reported = from_document(Goals, paper, "paper.")
+        config = from_document(FitConfig, document | {"preset": name})
     except (tomllib.TOMLDecodeError, KeyError, TrainingError) as error:
         raise TrainingError(f"preset {name}: {error}") from error
     return Preset(config, description, goals, reported, source)

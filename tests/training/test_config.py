@@ -214,8 +214,14 @@ def test_a_key_of_a_later_version_is_refused(section: str | None) -> None:
 
 
 @pytest.mark.parametrize("section", [None, "data", "objective", "optimizer"])
-def test_a_missing_key_is_refused(section: str | None) -> None:
+def test_a_key_that_an_earlier_version_did_not_know_takes_its_default(section: str | None) -> None:
     document = to_json(FitConfig("any"))
     (document[section] if section else document).popitem()
-    with pytest.raises(TrainingError, match="missing configuration key"):
+    assert from_json(document) == FitConfig("any")
+
+
+def test_a_missing_key_without_a_default_is_refused() -> None:
+    document = to_json(FitConfig("any"))
+    del document["preset"]
+    with pytest.raises(TrainingError, match="missing configuration key 'preset'"):
         from_json(document)

@@ -1,5 +1,7 @@
 import math
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from statistics import mean
 
 import numpy as np
@@ -8,11 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from training.batches import training_batches
+from training.checkpoint import load_run
 from training.config import FitConfig, OptimizerConfig
 from training.data import Dataset
-from training.errors import TrainingError
+from training.errors import InterruptedFit, RunError, TrainingError
 from training.fit import Fitted, fit, initial_model
-from training.models import MlpConfig
+from training.models import ConvConfig, MlpConfig, ModelConfig
 from training.objectives import ObjectiveConfig
 
 
@@ -262,3 +265,48 @@ def test_a_pixel_is_white_where_its_share_of_65536_numbers_has_the_one_drawn(max
     assert (numbers[:, -1] == 2**16 - 1).any()
     bounds = torch.round(levels.double() / maximum * 2**16)
     assert torch.equal(drawn.view(items, -1), (numbers < bounds).float())
+
+
+def test_a_fit_begins_with_the_weights_of_a_run(
+    run: Path, tiny_config: FitConfig, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    """Nothing but the run's weights, which a rate of next to nothing leaves where they were."""
+    still = replace(tiny_config, seed=1, optimizer=OptimizerConfig(1e-12))
+    begun = fit(replace(still, initial_weights=str(run)), tiny_dataset, directory=tmp_path / "new")
+    for name, value in load_run(run).model.state_dict().items():
+        torch.testing.assert_close(begun.model.state_dict()[name], value)
+
+
+def test_an_interrupted_fit_needs_the_run_no_more_whose_weights_it_began_with(
+    run: Path, tiny_config: FitConfig, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    config = replace(tiny_config, initial_weights=str(run))
+    whole = fit(config, tiny_dataset)
+    with pytest.raises(InterruptedFit):
+        fit(config, tiny_dataset, directory=tmp_path / "new", minutes=0)
+    shutil.rmtree(run)
+    resumed = fit(config, tiny_dataset, directory=tmp_path / "new", resume=True)
+    assert weights(resumed) == weights(whole)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (MlpConfig(latent_size=4, hidden_sizes=(16,)), "size mismatch"),
+        (ConvConfig(latent_size=3), "families differ"),
+    ],
+)
+def test_weights_of_another_model_are_refused(
+    run: Path, tiny_config: FitConfig, tiny_dataset: Dataset, model: ModelConfig, reason: str
+) -> None:
+    config = replace(tiny_config, model=model, initial_weights=str(run))
+    with pytest.raises(TrainingError, match=f"initial_weights: the weights of .*run.*{reason}"):
+        fit(config, tiny_dataset)
+
+
+def test_initial_weights_that_are_not_there_are_named(
+    tiny_config: FitConfig, tiny_dataset: Dataset
+) -> None:
+    config = replace(tiny_config, initial_weights="nowhere")
+    with pytest.raises(RunError, match=r"cannot read nowhere.run\.json.*expected a run directory"):
+        fit(config, tiny_dataset)
