@@ -64,14 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "training-speed":
         print(f"wrote {training_speed.measure(print)}")
         return 0
-    if options.command == "page":
-        page.write_results(_PAGE, options.file)
-        return 0
     short = getattr(options, "quick", False)
     plan, quick = (QUICK, "-quick") if short else (FULL, "")
     try:
         if options.command == "training-cuda":
             print(f"wrote {training_cuda.measure(options.results, print)}")
+            return 0
+        if options.command == "page":
+            page.write_results(_PAGE, options.file)
             return 0
         if options.command == "compare":
             print(render(compare(options.checkout, plan)))
