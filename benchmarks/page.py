@@ -11,8 +11,8 @@ from benchmarks.device_service import Served
 from benchmarks.errors import BenchmarkError
 from benchmarks.records import FORMATS, ONNXRUNTIME
 
-_SHOWN_ITEMS = {1, 8, 64}  # of batches on a device; the file has the other buckets
-_SHOWN_LOADS = {(1, 1), (1, 64), (64, 4)}  # items of a request, and callers
+_SHOWN_ITEMS = {1, 64}  # of batches on a device; the file has the other buckets
+_SHOWN_LOADS = {(1, 64), (64, 4)}  # items of a request, and callers
 _MODELS = {"mlp": "MLP", "conv": "64x64 convolutions", "both": "both models"}
 _LEFT_OUT = {"p50 ms", "refused %"}  # the file has them
 _CLIENTS = {"perf_analyzer": " by perf_analyzer"}

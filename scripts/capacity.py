@@ -1,9 +1,10 @@
-"""Writes the tables of docs/capacity.md from what `make bench` measured.
+"""Writes the tables of docs/capacity.md from what `make bench` and `benchmarks cuda` measured.
 
-    python -m scripts.capacity [RESULT.json]
+    python -m scripts.capacity [GOALS.json [CUDA.json]]
 
-A fleet is sized by CPU time per item, which was measured; how full a replica may run comes from a
-simulation of its queue. The same measurements check that; latencies by simulating their generator.
+A fleet is sized by CPU time per item, or by the items/s behind a GPU, which were measured; how full
+a replica may run comes from a simulation of its queue. The same measurements check that; latencies
+by simulating their generator.
 """
 
 import bisect
@@ -12,22 +13,22 @@ import math
 import statistics
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "2026-11-26-goals.json"
+CUDA = ROOT / "benchmarks" / "results" / "2026-11-26-cuda.json"
 PAGE = ROOT / "docs" / "capacity.md"
 START, END = "<!-- capacity -->", "<!-- end of capacity -->"
 
 SHARE = 0.7  # of what a replica can bear, at the peak
 LEAST = 3  # replicas, one for each zone
 BATCH = 64
-NODE_CORES = 16
-NODE_GBITS = 25.0
 MANY = 1000  # replicas that no client should hold a connection to each of
 RATES = (1_000, 100_000, 10_000_000)
 _REQUESTS = 200_000
@@ -47,16 +48,28 @@ class Workload:
     items: int
     bytes_in: int
     bytes_out: int
+    observations: str = "float32"
 
 
+@dataclass(frozen=True)
+class Node:
+    """A machine: how many replicas it holds, and its network in Gbit/s."""
+
+    replicas: int
+    gbits: float
+
+
+CORES, GPUS = Node(16, 25.0), Node(8, 100.0)
 _DENSE, _CONV = 28 * 28, 64 * 64 * 3
 WORKLOADS = (
     Workload("dense, one item a request", "mlp", "64 callers", 1, 80, 4 * _DENSE),
     Workload("dense, 64 items", "mlp", "64-item requests", 64, 80, 4 * _DENSE),
-    Workload("dense, 64 items, uint8", "mlp", "64-item requests, uint8", 64, 80, _DENSE),
+    Workload("dense, 64 items, uint8", "mlp", "64-item requests, uint8", 64, 80, _DENSE, "uint8"),
     Workload("convolutions, one item a request", "conv", "128 callers", 1, 256, 4 * _CONV),
     Workload("convolutions, 64 items", "conv", "64-item requests", 64, 256, 4 * _CONV),
-    Workload("convolutions, 64 items, uint8", "conv", "64-item requests, uint8", 64, 256, _CONV),
+    Workload(
+        "convolutions, 64 items, uint8", "conv", "64-item requests, uint8", 64, 256, _CONV, "uint8"
+    ),
 )
 
 
@@ -83,6 +96,45 @@ class Measured:
         """The load of Poisson arrivals at the dense model, and how many came a second."""
         [load] = (load for model, load in self._rounds if (model, load[:8]) == ("mlp", "Poisson "))
         return load, float(load.split()[1].removesuffix("/s").replace(",", ""))
+
+
+@dataclass(frozen=True)
+class Replica:
+    """What one replica bears, in items/s, and what an item takes of it.
+
+    cpu, gpu: microseconds; of the GPU it is the time in which any kernel runs. node: where replicas
+    stand; on GPUS each has a GPU of its own.
+    """
+
+    items: float
+    cpu: float
+    gpu: float
+    node: Node
+
+    @property
+    def limit(self) -> str:
+        """What it is that a full one has none left of."""
+        return "GPU" if self.gpu > self.cpu else "CPU"
+
+
+def on_a_core(workload: Workload, measured: Measured) -> Replica:
+    """As many items as there is CPU time for."""
+    cpu = measured.cpu(workload.model, workload.load) / workload.items
+    return Replica(1e6 / cpu, cpu, 0.0, CORES)
+
+
+def behind_a_gpu(workload: Workload, rows: Sequence[Mapping[str, Any]]) -> Replica:
+    """As many items as the best load of the workload's kind got through one process; rows are
+    those of the service in a result of `python -m benchmarks cuda`."""
+    wanted = (workload.model, workload.items, workload.observations, "float32", "captured")
+    names = ("model", "items", "observations", "precision", "runs")
+    best = max(
+        (row for row in rows if tuple(row[name] for name in names) == wanted),
+        key=lambda row: float(row["items_per_second"]),
+    )
+    items = float(best["items_per_second"])
+    gpu = 1e4 * best["gpu_busy_percent"] / items
+    return Replica(items, best["server_cpu_us"] / workload.items, gpu, GPUS)
 
 
 @dataclass(frozen=True)
@@ -201,38 +253,53 @@ class Fleet:
     nodes: int
     gbits: float
     node_gbits: float
-
-    @property
-    def bottleneck(self) -> str:
-        """What to look at first when more is asked."""
-        if self.node_gbits > NODE_GBITS:
-            return "network of a node"
-        if self.replicas > MANY:
-            return "connections of each client"
-        return "none: the least fleet" if self.replicas == LEAST + 1 else "CPU"
+    bottleneck: str
 
 
-def fleet(workload: Workload, measured: Measured, rate: float) -> Fleet:
-    """Cores at SHARE of their limit, one replica a core, and one more that may be away."""
-    cores = rate * measured.cpu(workload.model, workload.load) / workload.items / 1e6
-    replicas = max(LEAST, math.ceil(cores / SHARE)) + 1
+def fleet(workload: Workload, replica: Replica, rate: float) -> Fleet:
+    """Replicas at SHARE of their limit, and one more that may be away."""
+    replicas = max(LEAST, math.ceil(rate / replica.items / SHARE)) + 1
     gbits = rate * workload.bytes_out * 8 / 1e9
-    nodes = math.ceil(replicas / NODE_CORES)
-    return Fleet(replicas, nodes, gbits, gbits / replicas * min(replicas, NODE_CORES))
+    node = replica.node
+    node_gbits = gbits / replicas * min(replicas, node.replicas)
+    if node_gbits > node.gbits:
+        bottleneck = "network of a node"
+    elif replicas > MANY:
+        bottleneck = "connections"
+    else:
+        bottleneck = "none" if replicas == LEAST + 1 else replica.limit
+    return Fleet(replicas, math.ceil(replicas / node.replicas), gbits, node_gbits, bottleneck)
 
 
-def tables(measured: Measured) -> str:
+def tables(measured: Measured, cuda: Sequence[Mapping[str, Any]]) -> str:
     """All tables of the page."""
-    return "\n".join([*_costs(measured), "", *_queues(measured), "", *_fleets(measured)])
+    ways = [
+        (workload, on_a_core(workload, measured), behind_a_gpu(workload, cuda))
+        for workload in WORKLOADS
+    ]
+    parts = [_cores(ways), _gpus(ways), _queues(measured), _fleets(ways)]
+    return "\n\n".join("\n".join(part) for part in parts)
 
 
-def _costs(measured: Measured) -> Iterator[str]:
+def _cores(ways: Sequence[tuple[Workload, Replica, Replica]]) -> Iterator[str]:
     yield "| workload | CPU, us/item | core hours for 10^9 items | answers, TB for 10^9 items |"
-    yield "| --- | --- | --- | --- |"
-    for workload in WORKLOADS:
-        cpu = measured.cpu(workload.model, workload.load) / workload.items
-        hours, terabytes = cpu * 1e9 / 1e6 / 3600, workload.bytes_out * 1e9 / 1e12
-        yield f"| {workload.title} | {cpu:,.1f} | {hours:,.1f} | {terabytes:,.1f} |"
+    yield "| --- " * 4 + "|"
+    for workload, core, _ in ways:
+        hours, terabytes = _hours(core), workload.bytes_out * 1e9 / 1e12
+        yield f"| {workload.title} | {core.cpu:,.1f} | {hours:,.1f} | {terabytes:,.1f} |"
+
+
+def _gpus(ways: Sequence[tuple[Workload, Replica, Replica]]) -> Iterator[str]:
+    yield "| behind a GPU | items/s | CPU, us/item | GPU, us/item | hours for 10^9 items | cores |"
+    yield "| --- " * 6 + "|"
+    for workload, core, gpu in ways:
+        costs = f"{gpu.items:,.0f} | {gpu.cpu:,.1f} | {gpu.gpu:,.1f} | {_hours(gpu):,.1f}"
+        yield f"| {workload.title} | {costs} | {gpu.items / core.items:,.1f} |"
+
+
+def _hours(replica: Replica) -> float:
+    """Of a replica, for 10^9 items."""
+    return 1e9 / replica.items / 3600
 
 
 def _queues(measured: Measured) -> Iterator[str]:
@@ -268,27 +335,36 @@ def _queues(measured: Measured) -> Iterator[str]:
         yield f"| {share:.2f} | {rate:,.0f} | {numbers} |"
 
 
-def _fleets(measured: Measured) -> Iterator[str]:
-    yield "| items/s | workload | replicas | nodes | Gbit/s | of a node | first bottleneck |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
+def _fleets(ways: Sequence[tuple[Workload, Replica, Replica]]) -> Iterator[str]:
+    each = "nodes | Gbit/s of one | first limit"
+    yield f"| items/s | workload | Gbit/s | cores | {each} | GPUs | {each} |"
+    yield "| --- " * 11 + "|"
     for rate in RATES:
-        for workload in WORKLOADS:
-            made = fleet(workload, measured, rate)
-            size = f"{made.replicas:,} | {made.nodes:,}"
-            network = f"{made.gbits:,.1f} | {made.node_gbits:.1f}"
-            yield f"| {rate:,} | {workload.title} | {size} | {network} | {made.bottleneck} |"
+        for workload, *replicas in ways:
+            made = [fleet(workload, replica, rate) for replica in replicas]
+            cells = [
+                f"{one.replicas:,} | {one.nodes:,} | {one.node_gbits:.1f} | {one.bottleneck}"
+                for one in made
+            ]
+            yield f"| {rate:,} | {workload.title} | {made[0].gbits:,.1f} | {' | '.join(cells)} |"
 
 
-def page(text: str, measured: Measured) -> str:
+def page(text: str, measured: Measured, cuda: Sequence[Mapping[str, Any]]) -> str:
     """The page with its tables made anew."""
     before, rest = text.split(START)
-    return f"{before}{START}\n{tables(measured)}\n{END}{rest.split(END)[1]}"
+    return f"{before}{START}\n{tables(measured, cuda)}\n{END}{rest.split(END)[1]}"
+
+
+def served(path: Path) -> list[Mapping[str, Any]]:
+    """What went through the service, of a result of `python -m benchmarks cuda`."""
+    rows: list[Mapping[str, Any]] = json.loads(path.read_text())["service"]
+    return rows
 
 
 def main(arguments: list[str]) -> int:
     """Writes the page."""
-    measured = Measured(Path(arguments[0]) if arguments else RESULT)
-    PAGE.write_text(page(PAGE.read_text(), measured))
+    goals, cuda = (*map(Path, arguments), *(RESULT, CUDA)[len(arguments) :])
+    PAGE.write_text(page(PAGE.read_text(), Measured(goals), served(cuda)))
     return 0
 
 
