@@ -6,7 +6,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import cuda, page, scale, streams, swaps, tail, training_cuda, training_speed
+from benchmarks import (
+    arrivals,
+    cuda,
+    page,
+    scale,
+    streams,
+    swaps,
+    tail,
+    training_cuda,
+    training_speed,
+)
 from benchmarks.compare import compare
 from benchmarks.errors import BenchmarkError
 from benchmarks.runner import Results, describe, render, run_benchmarks, write_results
@@ -37,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     streaming = commands.add_parser("streams", help="what streams save beside one-item calls")
     swapping = commands.add_parser("swaps", help="how long health waits while versions are loaded")
     tailing = commands.add_parser("tail", help="where slow requests of a fleet spend their time")
+    arriving = commands.add_parser("arrivals", help="latencies under Poisson arrivals, and waits")
     scaling = commands.add_parser("scale", help="what a process more adds, and a simulation")
     scaling.add_argument("--quick", action="store_true", help="short rounds, for a look")
     commands.add_parser("training-speed", help="images/s of a fit, beside pythae")
@@ -49,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device.add_argument("--parts", nargs="+", choices=cuda.PARTS, default=cuda.PARTS)
     paging = commands.add_parser("page", help="write the results into docs/performance.md")
     paging.add_argument("file", type=Path, metavar="FILE", help="that a run wrote")
-    for command in (run, tuning, streaming, swapping, tailing, scaling, device, fitting):
+    for command in (run, tuning, streaming, swapping, tailing, arriving, scaling, device, fitting):
         command.add_argument("--results", type=Path, default=_RESULTS, metavar="DIR")
     options = parser.parse_args(arguments)
     try:
@@ -90,6 +101,8 @@ def _measure(options: argparse.Namespace) -> str:
             path = streams.measure(options.results, _STREAM_SECONDS, print)
         case "tail":
             path = tail.measure(options.results, _TAIL_SECONDS, print)
+        case "arrivals":
+            path = arrivals.measure(arrivals.Plan(), options.results, print)
         case "swaps":
             path = swaps.measure(options.results, print)
         case "training-speed":

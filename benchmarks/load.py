@@ -6,13 +6,15 @@ sizes that an answer may have. Imports nothing but the standard library, so it s
 
 import argparse
 import base64
+import contextlib
 import gc
 import json
 import math
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -125,22 +127,39 @@ def summarize(tally: Tally, client_cpu: float) -> LoadReport:
     )
 
 
-def run_load(target: str, method: Method, load: Load) -> LoadReport:
-    """Load the server from a process of its own. Raises BenchmarkError with what it said."""
+def run_load(
+    target: str,
+    method: Method,
+    load: Load,
+    meanwhile: Callable[["subprocess.Popen[bytes]"], None] = lambda process: None,
+) -> LoadReport:
+    """Load the server from a process of its own, which `meanwhile` may look at until it has ended.
+
+    Raises BenchmarkError with what it said.
+    """
     least, most = method.answer_bytes
     command = [sys.executable, "-m", "benchmarks.load", "--target", target, "--path", method.path]
     command += ["--answer-bytes", str(least), str(most)]
     for name, value in asdict(load).items():
         if value is not None:
             command += [f"--{name}", str(value)]
-    request = base64.b64encode(method.request)
     limit = load.warmup + load.duration + 60
-    process = subprocess.run(  # noqa: S603 - this very module
-        command, input=request, capture_output=True, timeout=limit, check=False
-    )
+    pipe = subprocess.PIPE
+    with tempfile.TemporaryFile() as request:
+        request.write(base64.b64encode(method.request))
+        request.seek(0)
+        with subprocess.Popen(  # noqa: S603 - this very module
+            command, stdin=request, stdout=pipe, stderr=pipe
+        ) as process:
+            try:
+                meanwhile(process)
+                said, errors = process.communicate(timeout=limit)
+            except BaseException:
+                process.kill()
+                raise
     if process.returncode:
-        raise BenchmarkError(process.stderr.decode().strip() or f"ended with {process.returncode}")
-    return LoadReport(**json.loads(process.stdout))
+        raise BenchmarkError(errors.decode().strip() or f"ended with {process.returncode}")
+    return LoadReport(**json.loads(said))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -156,6 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     file = options["request"]
     encoded = file.read_bytes() if file else sys.stdin.buffer.read()
     method = Method(options["path"], base64.b64decode(encoded), tuple(options["answer_bytes"]))
+    with contextlib.suppress(OSError):  # the kernel rounds up a sleep by 50 us, unless told not to
+        Path("/proc/self/timerslack_ns").write_text("1")
     load = Load(**{name: options[name] for name in _OPTIONS if name in options})
     sys.stdout.write(json.dumps(asdict(measure(options["target"], method, load))) + "\n")
     return 0

@@ -41,5 +41,14 @@ def test_a_load_is_either_closed_or_open() -> None:
 def test_a_server_that_is_not_there_is_said_plainly() -> None:
     method = Method("/test.Service/Call", b"", (0, 0))
 
+    seen: list[int] = []
+
     with pytest.raises(BenchmarkError, match="refused"):
-        run_load("127.0.0.1:9", method, Load(concurrency=1, warmup=0.0, duration=0.1))
+        run_load(
+            "127.0.0.1:9",
+            method,
+            Load(concurrency=1, warmup=0.0, duration=0.1),
+            lambda process: seen.append(process.pid),
+        )
+
+    assert len(seen) == 1  # whoever wants to look at the generator can
