@@ -85,7 +85,9 @@ class Vae(nn.Module):
         return Terms(
             standard_rate(mean, log_variance),
             distortion,
-            standard_log_ratio(latents, log_variance, noise) - distortion,
+            None
+            if self.training
+            else standard_log_ratio(latents, log_variance, noise) - distortion,
             self.auxiliary(parameters, observations),
         )
 
