@@ -33,13 +33,13 @@ class Terms(NamedTuple):
     distortion: [N] -ln p(x given z).
     log_weight: [N] ln p(x, z) - ln q(z given x), an importance weight; None in train mode, where
     nothing reads it.
-    auxiliary: [N] what the loss adds and the bound does not know; 0 else.
+    auxiliary: [N] what the loss adds and the bound does not know; None for nothing.
     """
 
     rate: Tensor
     distortion: Tensor
-    log_weight: Tensor | None
-    auxiliary: Tensor
+    log_weight: Tensor | None = None
+    auxiliary: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class Autoencoder(nn.Module):
         latents, _, _ = self.encode(observations, noise)
         distortion = self.likelihood.distortion(self.decoder(latents), observations)
         weight = None if self.training else -distortion
-        return Terms(torch.zeros_like(latents), distortion, weight, torch.zeros_like(distortion))
+        return Terms(torch.zeros_like(latents), distortion, weight)
 
     @torch.no_grad()
     def initialize_output(self, mean_observation: Tensor) -> None:

@@ -170,7 +170,7 @@ class AutoregressiveVae(nn.Module):
         if not self.training:
             weight = standard_log_ratio(latents, log_variance, of_latents) - distortion
         rate = standard_rate(mean, log_variance)
-        return Terms(rate, distortion, weight, torch.zeros_like(distortion))
+        return Terms(rate, distortion, weight)
 
     @torch.no_grad()
     def initialize_output(self, mean_observation: Tensor) -> None:

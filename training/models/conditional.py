@@ -130,7 +130,7 @@ class ConditionalVae(nn.Module):
             ratio = log_density(latents, *prior) - log_density(latents, *posterior)
             weight = ratio.sum(1) - distortion
         rate = gaussian_rate(*posterior, *prior)
-        return Terms(rate, distortion, weight, torch.zeros_like(distortion))
+        return Terms(rate, distortion, weight)
 
     @torch.no_grad()
     def initialize_output(self, mean_observation: Tensor) -> None:

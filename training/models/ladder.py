@@ -132,7 +132,7 @@ class Ladder(nn.Module):
         ]
         distortion = self.likelihood.distortion(self._likelihood_parameters(features), observations)
         weight = None if self.training else _log_ratio(draws) - distortion
-        return Terms(torch.stack(rates, 1), distortion, weight, torch.zeros_like(distortion))
+        return Terms(torch.stack(rates, 1), distortion, weight)
 
     @torch.no_grad()
     def initialize_output(self, mean_observation: Tensor) -> None:

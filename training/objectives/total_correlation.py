@@ -61,7 +61,7 @@ def total_correlation_loss(
     distortion = model.distortion(observations, latents, label)
     parts = rate_parts(latents, posterior, prior, train_size, estimator)
     rate = gaussian_rate(*posterior, *prior)
-    terms = Terms(rate, distortion, None, torch.zeros_like(distortion))
+    terms = Terms(rate, distortion)
     information, correlation, by_dim = parts
     return (distortion + information + kl_weight * correlation + by_dim).mean(), terms
 

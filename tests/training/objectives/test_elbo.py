@@ -10,11 +10,11 @@ from training.objectives.elbo import negative_elbo, weighted_bound
 
 def terms(rate: torch.Tensor) -> Terms:
     count = len(rate)
-    return Terms(rate, torch.full((count,), 2.0), torch.zeros(count), torch.full((count,), 0.5))
+    return Terms(rate, torch.full((count,), 2.0), auxiliary=torch.full((count,), 0.5))
 
 
 def test_the_textbook_example_costs_0_468_nats() -> None:
-    example = Terms(torch.tensor([[0.168]]), torch.tensor([0.3]), torch.zeros(1), torch.zeros(1))
+    example = Terms(torch.tensor([[0.168]]), torch.tensor([0.3]))
     assert negative_elbo(example).item() == pytest.approx(0.468)
 
 
