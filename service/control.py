@@ -7,6 +7,7 @@ load that fails leaves what is served as it is.
 Calls block while they load and wait for each other; none belongs on a thread that answers requests.
 """
 
+import contextlib
 import gc
 import threading
 import time
@@ -114,7 +115,7 @@ class Control:
         """Wants a model from now on, and serves its versions as they are now.
 
         Raises ModelNotFound if the source has no such model, and LoadFailed, with what was served
-        before still served, if a version cannot be loaded.
+        before still served, if a version cannot be loaded. RepositoryError is as in follow().
         """
         with self._turn:
             listed = self._source.list()
@@ -139,7 +140,9 @@ class Control:
                 raise ModelNotFound("no such model is loaded")
             if self._wanted is not None:
                 self._wanted.discard(name)
-            listed = self._source.list()
+            listed: Mapping[str, Listed] = {}
+            with contextlib.suppress(RepositoryError):  # memory is given back all the same
+                listed = self._source.list()
             self._follow(name, listed.get(name))
             self._publish_all(listed)
 
