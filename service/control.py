@@ -21,7 +21,7 @@ from service.errors import LoadFailed, ModelNotFound
 from service.logs import Logger
 from service.model import Model, Models
 from service.model_settings import SETTINGS_FILE, ModelSettings, parse_model_settings
-from service.repository import ModelVersion, RepositoryError, read_version
+from service.repository import ModelVersion, RepositoryError, read_version, shown
 from service.session import GraphError, ProviderError
 from service.sources import Listed, Source
 from service.version_policy import chosen
@@ -120,7 +120,7 @@ class Control:
         with self._turn:
             listed = self._source.list()
             if name not in listed:
-                raise ModelNotFound("the repository has no such model")
+                raise ModelNotFound(f"the repository has no model {shown(name)}")
             if self._wanted is not None:
                 self._wanted.add(name)
             kept = self._records.get(name, {})
@@ -137,7 +137,7 @@ class Control:
         """Wants a model no longer. Raises ModelNotFound if none of it is loaded."""
         with self._turn:
             if name not in self._records:
-                raise ModelNotFound("no such model is loaded")
+                raise ModelNotFound(f"no model {shown(name)} is loaded")
             if self._wanted is not None:
                 self._wanted.discard(name)
             listed: Mapping[str, Listed] = {}
