@@ -5,7 +5,6 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.errors import require
@@ -148,9 +147,9 @@ class Vq(nn.Module):
         """
         codes, values, distance = self.quantizer(self.encoder(observations), noise[..., 0])
         distortion = self.likelihood.distortion(self.decoder(values), observations)
-        logits = self.prior(codes).float().permute(0, 2, 3, 1)  # innermost, where sums are fast
-        losses = F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none")
-        rate = losses.view_as(codes).flatten(1).sum(1, keepdim=True)
+        # Innermost, where sums are fast; torch traces no cross-entropy of a flattened batch.
+        shares = self.prior(codes).float().permute(0, 2, 3, 1).log_softmax(-1)
+        rate = -shares.gather(-1, codes.unsqueeze(-1)).flatten(1).sum(1, keepdim=True)
         weight = None if self.training else -rate[:, 0] - distortion
         return Terms(rate, distortion, weight, self.weight * distance)
 
