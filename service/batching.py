@@ -22,7 +22,7 @@ with others. The same holds of every level while nothing more urgent comes. A le
 waits for R more with every B items that are more urgent and admitted before it starts: while those
 come faster than they run it starves, until it makes room or its deadline passes. With `wake`, R is
 the sum over the batchers that share the thread, and over what is read between their batches; and
-since answers wait for the end of a go (`Batcher.run_due`), less than a millisecond and R is added.
+since answers wait for the end of a go (`Batcher.run_due`), at most 2 ms and R are added.
 
 With D = 0 an idle session never waits. A longer D helps only where requests arrive faster than one
 in D and batches are cheaper per item; when the session is busy, waiting requests gather by
@@ -64,7 +64,7 @@ __all__ = [
     "Observer",
 ]
 MOST_LEVELS: Final = 10  # of priority: time series are made for each
-_GO: Final = 0.001  # seconds of a go, after which it takes no further batch
+_GO: Final = 0.002  # seconds of a go, after which it takes no further batch
 _logger = logging.getLogger(__name__)
 
 
@@ -254,7 +254,7 @@ class Batcher:
     def run_due(self) -> bool:
         """Runs a go of batches of what waits, on this thread; returns whether more waits.
 
-        A go is one batch, and more within its first millisecond as long as two full ones wait: what
+        A go is one batch, and more within its first 2 ms as long as two full ones wait: what
         comes between batches (answers, messages, whatever else shares the thread) throws the
         model's weights out of the caches, and is itself quicker for several batches at a time. The
         last full one stays behind, so that there is work while callers get their answers.

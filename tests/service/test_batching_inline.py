@@ -137,8 +137,8 @@ def test_while_two_full_batches_wait_they_run_before_anybody_gets_an_answer(benc
     assert bench.answers[13] == [130, 140, 150, 160]
 
 
-@pytest.mark.parametrize(("seconds", "batches"), [(0.0004, 3), (0.0006, 2), (0.001, 1)])
-def test_no_batch_begins_a_millisecond_after_the_first(
+@pytest.mark.parametrize(("seconds", "batches"), [(0.0006, 4), (0.0012, 2), (0.002, 1)])
+def test_no_batch_begins_two_milliseconds_after_the_first(
     bench: Bench, seconds: float, batches: int
 ) -> None:
     bench.seconds = seconds
