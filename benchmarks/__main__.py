@@ -20,7 +20,7 @@ from benchmarks import (
 from benchmarks.compare import compare
 from benchmarks.errors import BenchmarkError
 from benchmarks.runner import Results, describe, render, run_benchmarks, write_results
-from benchmarks.scenarios import FULL, QUICK
+from benchmarks.scenarios import FULL, QUICK, Plan
 from benchmarks.tuning import tune
 
 _STREAM_SECONDS = 5.0
@@ -63,52 +63,62 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in (run, tuning, streaming, swapping, tailing, arriving, scaling, device, fitting):
         command.add_argument("--results", type=Path, default=_RESULTS, metavar="DIR")
     options = parser.parse_args(arguments)
-    if options.command == "streams":
-        print(f"wrote {streams.measure(options.results, _STREAM_SECONDS, print)}")
-        return 0
-    if options.command == "tail":
-        print(f"wrote {tail.measure(options.results, _TAIL_SECONDS, print)}")
-        return 0
-    if options.command == "swaps":
-        print(f"wrote {swaps.measure(options.results, print)}")
-        return 0
-    if options.command == "training-speed":
-        print(f"wrote {training_speed.measure(print)}")
-        return 0
-    if options.command == "page":
-        page.write_results(_PAGE, options.file)
-        return 0
-    short = getattr(options, "quick", False)
-    plan, quick = (QUICK, "-quick") if short else (FULL, "")
     try:
-        if options.command == "training-cuda":
-            print(f"wrote {training_cuda.measure(options.results, print)}")
+        if options.command == "page":
+            page.write_results(_PAGE, options.file)
             return 0
-        if options.command == "arrivals":
-            print(f"wrote {arrivals.measure(arrivals.Plan(), options.results, print)}")
-            return 0
-        if options.command == "compare":
-            print(render(compare(options.checkout, plan)))
-            return 0
-        if options.command == "tune":
-            text, path = tune(plan, options.results, f"tune{quick}")
-            print(text)
-            print(f"wrote {path}")
-            return 0
-        if options.command == "cuda":
-            print(f"wrote {_cuda(options)}")
-            return 0
-        if options.command == "scale":
-            print(_scale(options.quick, options.results, f"scale{quick}"))
-            return 0
-        results, about = run_benchmarks(plan, options.threads, options.service_options)
+        if options.command == "run":
+            return _run(options)
+        print(_measure(options))
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Everything beside the peers; the exit code."""
+    plan, quick = _plan(options)
+    results, about = run_benchmarks(plan, options.threads, options.service_options)
     print(render(results))
     path = write_results(options.results, f"goals{quick}", results, about)
     print(f"wrote {path}")
     return 1 if results.errors else 0
+
+
+def _measure(options: argparse.Namespace) -> str:
+    """What any other command has to say at its end. Raises BenchmarkError."""
+    plan, quick = _plan(options)
+    match options.command:
+        case "compare":
+            return render(compare(options.checkout, plan))
+        case "tune":
+            text, path = tune(plan, options.results, f"tune{quick}")
+            return f"{text}\nwrote {path}"
+        case "scale":
+            return _scale(options.quick, options.results, f"scale{quick}")
+        case "streams":
+            path = streams.measure(options.results, _STREAM_SECONDS, print)
+        case "tail":
+            path = tail.measure(options.results, _TAIL_SECONDS, print)
+        case "arrivals":
+            path = arrivals.measure(arrivals.Plan(), options.results, print)
+        case "swaps":
+            path = swaps.measure(options.results, print)
+        case "training-speed":
+            path = training_speed.measure(print)
+        case "training-cuda":
+            path = training_cuda.measure(options.results, print)
+        case "cuda":
+            path = _cuda(options)
+        case _:
+            raise AssertionError(options.command)
+    return f"wrote {path}"
+
+
+def _plan(options: argparse.Namespace) -> tuple[Plan, str]:
+    """How long everything takes, and what the file's name says of it."""
+    return (QUICK, "-quick") if getattr(options, "quick", False) else (FULL, "")
 
 
 def _cuda(options: argparse.Namespace) -> Path:

@@ -1,13 +1,18 @@
 """The results in docs/performance.md: tables made from a file that a run wrote."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import device_runs, device_service
+from benchmarks.device_runs import Latency
+from benchmarks.device_service import Served
+from benchmarks.errors import BenchmarkError
 from benchmarks.records import FORMATS, ONNXRUNTIME
 
-BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+_SHOWN_ITEMS = {1, 64}  # of batches on a device; the file has the other buckets
+_SHOWN_LOADS = {(1, 64), (64, 4)}  # items of a request, and callers
 _MODELS = {"mlp": "MLP", "conv": "64x64 convolutions", "both": "both models"}
 _LEFT_OUT = {"p50 ms", "refused %"}  # the file has them
 _CLIENTS = {"perf_analyzer": " by perf_analyzer"}
@@ -20,10 +25,22 @@ _TITLES = {
 
 
 def write_results(page: Path, results: Path) -> None:
-    """Replaces what stands between the marks of the page by the tables of a results file."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{tables(results)}{END}{after}")
+    """Replaces what stands between the marks of the page by the tables of a results file.
+
+    Raises BenchmarkError for a file of which the page has no tables.
+    """
+    kind = results.stem[len("2026-11-26-") :]
+    if kind not in TABLES:
+        raise BenchmarkError(f"expected a file of {' or '.join(TABLES)}, not {results}")
+    begin, end = marks(kind)
+    before, _, rest = page.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    page.write_text(f"{before}{begin}\n{TABLES[kind](results)}{end}{after}")
+
+
+def marks(kind: str) -> tuple[str, str]:
+    """What stands before and after the tables of a kind of results."""
+    return f"<!-- results: {kind} -->", f"<!-- end of results: {kind} -->"
 
 
 def tables(results: Path) -> str:
@@ -50,6 +67,31 @@ def tables(results: Path) -> str:
             lines += [f"| {title} | service | {peer} | ratio |", "| --- | --- | --- | --- |"]
             lines += [*rows, ""]
     return "\n".join(lines)
+
+
+def cuda_tables(results: Path) -> str:
+    """A line on the run, then batches by graph and way, and loads through the service."""
+    document: dict[str, Any] = json.loads(results.read_text())
+    versions = document["versions"]
+    batches = [Latency(**each) for each in document["latency"]]
+    served = [Served(**each) for each in document["service"]]
+    about = (
+        f"`benchmarks/results/{results.name}`: one {document['gpu']['name']}, onnxruntime-gpu "
+        f"{versions['onnxruntime-gpu']}, torch {versions['torch']}, {document['machine']['cores']} "
+        "cores. Milliseconds of a batch, medians:"
+    )
+    parts = [
+        about,
+        device_runs.table([each for each in batches if each.items in _SHOWN_ITEMS]),
+        "Decode through the service, one process:",
+        device_service.table(
+            [each for each in served if (each.items, each.callers) in _SHOWN_LOADS]
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+TABLES: Mapping[str, Callable[[Path], str]] = {"goals": tables, "cuda": cuda_tables}
 
 
 def _row(comparison: Mapping[str, Any]) -> str:

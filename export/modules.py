@@ -32,8 +32,9 @@ class Scorer(nn.Module):
         self, observations: Tensor, noise: Tensor, label: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """[N, C, H, W] and [N, *noise_shape] -> [N] nats each, for that draw of the posterior."""
-        terms = self.model.elbo_terms(observations, noise, label)
-        return terms.rate.sum(1), terms.distortion, terms.log_weight
+        rate, distortion, log_weight, _ = self.model.elbo_terms(observations, noise, label)
+        assert log_weight is not None, "a model is exported in eval mode"
+        return rate.sum(1), distortion, log_weight
 
 
 class Uint8(nn.Module):

@@ -7,6 +7,7 @@ load that fails leaves what is served as it is.
 Calls block while they load and wait for each other; none belongs on a thread that answers requests.
 """
 
+import contextlib
 import gc
 import threading
 import time
@@ -20,7 +21,7 @@ from service.errors import LoadFailed, ModelNotFound
 from service.logs import Logger
 from service.model import Model, Models
 from service.model_settings import SETTINGS_FILE, ModelSettings, parse_model_settings
-from service.repository import ModelVersion, RepositoryError, read_version
+from service.repository import ModelVersion, RepositoryError, read_version, shown
 from service.session import GraphError, ProviderError
 from service.sources import Listed, Source
 from service.version_policy import chosen
@@ -114,12 +115,12 @@ class Control:
         """Wants a model from now on, and serves its versions as they are now.
 
         Raises ModelNotFound if the source has no such model, and LoadFailed, with what was served
-        before still served, if a version cannot be loaded.
+        before still served, if a version cannot be loaded. RepositoryError is as in follow().
         """
         with self._turn:
             listed = self._source.list()
             if name not in listed:
-                raise ModelNotFound("the repository has no such model")
+                raise ModelNotFound(f"the repository has no model {shown(name)}")
             if self._wanted is not None:
                 self._wanted.add(name)
             kept = self._records.get(name, {})
@@ -136,10 +137,12 @@ class Control:
         """Wants a model no longer. Raises ModelNotFound if none of it is loaded."""
         with self._turn:
             if name not in self._records:
-                raise ModelNotFound("no such model is loaded")
+                raise ModelNotFound(f"no model {shown(name)} is loaded")
             if self._wanted is not None:
                 self._wanted.discard(name)
-            listed = self._source.list()
+            listed: Mapping[str, Listed] = {}
+            with contextlib.suppress(RepositoryError):  # memory is given back all the same
+                listed = self._source.list()
             self._follow(name, listed.get(name))
             self._publish_all(listed)
 

@@ -56,6 +56,10 @@ class LoadFailed(ServiceError):
     """A version cannot be loaded; what was served before still is."""
 
 
+class RepositoryUnreadable(ServiceError):
+    """What the repository has cannot be found out at the moment; what is served goes on."""
+
+
 class LatentSpaceMismatch(ServiceError):
     """The latents come from another latent space than the model's."""
 

@@ -9,8 +9,10 @@ from inference import inference_service_pb2 as pb
 
 from service.completion import run_on
 from service.control import READY, VersionState
-from service.errors import InvalidRequest, ModelControlOff
+from service.errors import InvalidRequest, ModelControlOff, RepositoryUnreadable
 from service.inference_v2 import INFERENCE_SERVICE
+from service.logs import Logger
+from service.repository import RepositoryError
 from service.transport import Call, Method
 
 _NO_EFFECT: Final = {"unload_dependents"}
@@ -25,12 +27,17 @@ class RepositoryV2:
         load: Callable[[str], None] | None,
         unload: Callable[[str], None] | None,
         executor: Executor,
+        log: Logger,
     ) -> None:
-        """load, unload: of a model by its name, on a thread of executor; None where that is off."""
+        """load, unload: of a model by its name, on a thread of executor; None where that is off.
+
+        They raise ServiceError or RepositoryError.
+        """
         self._states = states
         self._load = load
         self._unload = unload
         self._executor = executor
+        self._log = log
 
     def methods(self) -> list[Method]:
         """The methods, for a transport."""
@@ -86,4 +93,10 @@ class RepositoryV2:
             raise InvalidRequest(
                 f"parameters.{given[0]}", "expected none: models are as the repository has them"
             )
-        await run_on(self._executor, partial(change, request.model_name))
+        try:
+            await run_on(self._executor, partial(change, request.model_name))
+        except RepositoryError as error:
+            self._log.error("repository_unreadable", reason=str(error))
+            raise RepositoryUnreadable(
+                "the repository cannot be read at the moment; the service's log says why"
+            ) from error

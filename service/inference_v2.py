@@ -11,6 +11,7 @@ from service.errors import InvalidRequest, ModelNotFound, ModelNotReady
 from service.inference_graph import ServedGraph
 from service.inference_metadata import config_of, metadata_of, statistics_of
 from service.model import Model, Models
+from service.repository import VERSION, shown
 from service.statistics import GraphStatistics
 from service.transport import Call, Method
 from service.transport.spliced import Spliced
@@ -141,10 +142,12 @@ class InferenceV2:
         if graph is not None:
             return graph
         if self._graphs is None or name.rpartition(".")[0] in self._not_ready:
-            raise ModelNotReady("the model is not loaded")
+            raise ModelNotReady(f"model {shown(name)} is not loaded")
         if version and not (version.isascii() and version.isdecimal()):
             raise InvalidRequest(field, "expected a number, or nothing for the default version")
+        number = version if VERSION.fullmatch(version) else "of that number"
+        what = f"version {number} of model" if version else "model"
         raise ModelNotFound(
-            "no such model or version is served; expected NAME.encoder, NAME.decoder, NAME.prior "
+            f"no {what} {shown(name)} is served; expected NAME.encoder, NAME.decoder, NAME.prior "
             "or NAME.scorer of a model that vae.v1.ModelService/ListModels lists"
         )

@@ -14,7 +14,7 @@ from service.catalogue import Catalogue, Served
 from service.errors import InvalidRequest, NotOffered
 from service.execution import Execution
 from service.latents import interpolate, traverse
-from service.model import Float32, Latents, Model
+from service.model import Float32, Latents, Model, check_label_count
 from service.observations import Fields, Observing, check_encoding
 from service.sampling import new_seed
 from service.scoring import scores_of
@@ -180,10 +180,10 @@ class LatentServicer:
         model, encoding = served.model, request.observation_encoding
         labels: Sequence[int] = request.labels
         items = len(latents) // steps
-        if len(labels) > 1:
-            if len(labels) != items:
-                raise InvalidRequest("labels", f"expected 1 or {items} labels, not {len(labels)}")
-            labels = [label for label in labels for _ in range(steps)]
+        if model.version.manifest.labels:
+            check_label_count(labels, items)
+            if len(labels) > 1:
+                labels = [label for label in labels for _ in range(steps)]
         uint8 = check_encoding(encoding, model)
         observations = await model.decode(latents, None, labels, execution, uint8)
         space = model.version.manifest.latent_space

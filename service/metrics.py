@@ -43,12 +43,17 @@ class Metrics(Collector):
         self._load_failures: dict[str, int] = {}
         self._gpu_memory: Callable[[], list[GpuMemory]] | None = None
         self._usage: Callable[[], Usage | None] = lambda: None
+        self._repository_readable: Callable[[], bool] = lambda: True
         self._lock = threading.Lock()  # of changes; a scrape reads copies
         self.registry.register(self)
 
     def follow(self, usage: Callable[[], Usage | None]) -> None:
         """Asks the transport what clients take of it at every scrape."""
         self._usage = usage
+
+    def follow_repository(self, readable: Callable[[], bool]) -> None:
+        """Asks at every scrape whether the last look at the repository succeeded."""
+        self._repository_readable = readable
 
     def follow_gpus(self, memory: Callable[[], list[GpuMemory]]) -> None:
         """Asks for the memory of the devices at every scrape."""
@@ -202,6 +207,10 @@ class Metrics(Collector):
         failures = CounterMetricFamily(
             "vae_model_load_failures", "Versions that could not be loaded.", labels=("model",)
         )
+        readable = GaugeMetricFamily(
+            "vae_repository_readable", "0 if the last look at the repository failed."
+        )
+        readable.add_metric((), float(self._repository_readable()))
         with self._lock:
             queues = [(_labels(key), *queued) for key, queued in self._queues.items()]
             for (name, version), (digest, provider, seconds) in self._versions.items():
@@ -215,7 +224,7 @@ class Metrics(Collector):
             waiting = items()
             for level in range(1, levels + 1):
                 queue.add_metric((*graph, str(level)), waiting.get(level, 0))
-        yield from (queue, info, load, sessions, failures)
+        yield from (queue, info, load, sessions, failures, readable)
 
 
 def _labels(key: tuple[str, int, str]) -> tuple[str, str, str]:

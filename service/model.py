@@ -19,7 +19,7 @@ from service.errors import (
     NotOffered,
 )
 from service.execution import Execution
-from service.repository import LEVELS, ModelVersion
+from service.repository import LEVELS, VERSION, ModelVersion, shown
 from service.sampling import Stream, standard_normal
 
 Float32 = NDArray[np.float32]
@@ -214,18 +214,12 @@ class Model:
         graph, name = "encoder", "observations"
         if observations.dtype == np.uint8:
             graph, name = "encoder_uint8", LEVELS
-            self._check_levels(graph, "observations.data_type")
         return await self.run(graph, {name: observations, "noise": noise, **label}, execution)
 
     async def _decode(self, inputs: Arrays, execution: Execution, uint8: bool) -> Observations:
         if not uint8:
             return (await self.run("decoder", inputs, execution))["observations"]
-        self._check_levels("decoder_uint8", "observation_encoding")
         return (await self.run("decoder_uint8", inputs, execution))[LEVELS]
-
-    def _check_levels(self, graph: str, field: str) -> None:
-        if graph not in self.batchers:
-            raise InvalidRequest(field, f"expected float32: {self.resource} has no graph for uint8")
 
     async def _noise(
         self, seed: int, stream: Stream, start_index: int, count: int, draws: int = 1
@@ -248,10 +242,16 @@ class Model:
             if labels:
                 raise InvalidRequest("labels", f"{self.resource} is not conditional; expected none")
             return {}
-        if len(labels) not in (1, count):
-            raise InvalidRequest("labels", f"expected 1 or {count} labels, not {len(labels)}")
+        check_label_count(labels, count)
         self.check_labels(labels, "labels")
         return {"label": np.broadcast_to(np.array(labels, np.int64), (count,))}
+
+
+def check_label_count(labels: Sequence[int], items: int) -> None:
+    """Raises InvalidRequest unless there is one label for all items or one for each."""
+    if len(labels) not in (1, items):
+        expected = f"1 or {items} labels" if items > 1 else "1 label"
+        raise InvalidRequest("labels", f"expected {expected}, not {len(labels)}")
 
 
 class _Answer(Completion[Arrays]):
@@ -294,9 +294,16 @@ class Models:
             return model
         if not name.startswith("models/"):
             raise InvalidRequest(field, 'expected "models/NAME" or "models/NAME/versions/N"')
-        if name.split("/")[1] in self.not_ready:
-            raise ModelNotReady("the model is not loaded; the service's log says why")
-        raise ModelNotFound("no such model or version is served; ListModels lists what is")
+        model_name, slash, version = name.removeprefix("models/").partition("/")
+        if model_name in self.not_ready:
+            raise ModelNotReady(f"model {model_name} is not loaded; the service's log says why")
+        if slash:
+            number = version.removeprefix("versions/")
+            known = VERSION.fullmatch(number) and number != version
+            what = f"version {number if known else 'of that number'} of model {shown(model_name)}"
+        else:
+            what = f"model {shown(model_name)}"
+        raise ModelNotFound(f"no {what} is served; ListModels lists what is")
 
     def is_default(self, model: Model) -> bool:
         """Whether "models/NAME" stands for this version."""

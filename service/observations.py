@@ -62,11 +62,15 @@ class Observing:
                 raise InvalidRequest(field, "expected observations or images, not both")
             if not can_be_images(shape):
                 raise InvalidRequest(field, f"{model.resource} has no images as observations")
+            if "encoder_uint8" not in model.batchers:
+                raise InvalidRequest(field, f"expected observations: {_no_levels(model)}")
             if len(files) > max_items:
                 raise InvalidRequest(field, f"expected 1 to {max_items} files, not {len(files)}")
             return await run_on(self._thread, lambda: from_files(files, field, shape))
         tensor, field = message.observations, f"{path}observations"
         if tensor.data_type == tensor_pb2.DATA_TYPE_UINT8:
+            if "encoder_uint8" not in model.batchers:
+                raise InvalidRequest(f"{field}.data_type", f"expected float32: {_no_levels(model)}")
             return tensors.to_levels(tensor, field, shape, max_items)
         observations = tensors.to_array(tensor, field, shape, max_items)
         model.check_observations(observations)
@@ -94,4 +98,10 @@ def check_encoding(encoding: int, model: Model) -> bool:
         raise InvalidRequest(field, f"expected one of {names}")
     if encoding == vae_pb.OBSERVATION_ENCODING_PNG and not can_be_images(model.observation_shape):
         raise InvalidRequest(field, f"{model.resource} has no images as observations")
+    if encoding in _LEVELS and "decoder_uint8" not in model.batchers:
+        raise InvalidRequest(field, f"expected float32 or float16: {_no_levels(model)}")
     return encoding in _LEVELS
+
+
+def _no_levels(model: Model) -> str:
+    return f"{model.resource} has no graph for uint8, nor for image files"

@@ -9,8 +9,10 @@ import contextlib
 import errno
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -20,7 +22,8 @@ Probe = Callable[[], bool]
 """Whether something holds; asked on any thread, and may wait a few seconds."""
 
 METRICS, ALIVE, READY = "/metrics", "/livez", "/readyz"
-_PATIENCE = 10.0  # seconds that a client may say nothing, or read nothing
+_PATIENCE = 10.0  # seconds from a connection to its end: a request and an answer
+_MOST = 64  # connections at once; one more ends the oldest, which are those of slow clients
 _ANSWER_SECONDS = 4.0  # less than a kubelet's timeout for liveness
 
 
@@ -81,7 +84,39 @@ def _application(registry: CollectorRegistry, probes: dict[str, Probe]) -> WSGIA
 
 
 class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each connection, none of which lasts."""
+
     daemon_threads = True
+    request_queue_size = _MOST
+
+    def __init__(self, *arguments: Any) -> None:
+        self._since: dict[socket.socket, float] = {}  # of open connections, the oldest first
+        self._lock = threading.Lock()
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            self._since[request] = time.monotonic()
+            for oldest in list(self._since)[:-_MOST]:
+                self._end(oldest)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._since.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called twice a second: ends those whose client sends, or reads, a byte now and then."""
+        with self._lock:
+            late = time.monotonic() - _PATIENCE
+            for request in [each for each, since in self._since.items() if since < late]:
+                self._end(request)
+
+    def _end(self, request: socket.socket) -> None:
+        del self._since[request]
+        with contextlib.suppress(OSError):  # it has ended already
+            request.shutdown(socket.SHUT_RDWR)  # its thread, which waits for it, goes on
 
 
 class _ServerV6(_Server):
@@ -89,8 +124,6 @@ class _ServerV6(_Server):
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = _PATIENCE  # or who connects and says nothing keeps a thread for ever
-
     def handle(self) -> None:
         with contextlib.suppress(OSError):  # it said nothing, or is gone
             super().handle()

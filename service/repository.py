@@ -37,6 +37,11 @@ _KINDS = {
 LEVELS = "observations_uint8"
 
 
+def shown(name: str) -> str:
+    """A client's name of a model as an error may repeat it: only if it could be one."""
+    return name if NAME.fullmatch(name) else "of that name"
+
+
 class RepositoryError(RuntimeError):
     """A repository or a version in it cannot be served; the text says what was expected."""
 

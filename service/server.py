@@ -14,7 +14,7 @@ from service.auth.choice import make_authorize
 from service.batching import BatchingOptions
 from service.catalogue import Catalogue, Limits
 from service.control import Control
-from service.following import following, load_first
+from service.following import Looks, load_first
 from service.gpus import gpu_memory
 from service.health import HEALTH_SERVICE, Health
 from service.inference_repository import RepositoryV2
@@ -180,9 +180,11 @@ async def serve(settings: Settings, log: Logger) -> bool:
         settings.precision,
     )
     wanted = WantedModels(control, wanted_file(settings))
+    looks = Looks(settings, control, wanted, log)
+    metrics.follow_repository(lambda: looks.readable)
     executor = ThreadPoolExecutor(1, "model-control")  # starts with the first load
     load, unload = (wanted.load, wanted.unload) if explicit else (None, None)
-    repository = RepositoryV2(lambda: control.states, load, unload, executor)
+    repository = RepositoryV2(lambda: control.states, load, unload, executor, log)
     for protocol in (*protocols, repository):
         methods = protocol.methods()
         transport.add(methods if tracing is None else tracing.traced(methods))
@@ -231,14 +233,10 @@ async def serve(settings: Settings, log: Logger) -> bool:
                 _spare_collector()
                 health.set_ready(True)
                 log.info("ready", models=control.served)
-            period, follow = following(settings, control, wanted)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), period)
+                await asyncio.wait_for(stopping.wait(), looks.seconds)
                 break
-            try:
-                await _unless(stopping, loop.run_in_executor(executor, follow))
-            except RepositoryError as error:  # what is served goes on
-                log.error("repository_unreadable", reason=str(error))
+            await _unless(stopping, loop.run_in_executor(executor, looks.look))
         log.info("draining", delay=settings.drain_delay, timeout=settings.drain_timeout)
         if health.ready:  # or no load balancer sends anything
             health.set_ready(False)

@@ -46,20 +46,30 @@ class DirectorySource:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._served = False
         self.place = str(root)
 
     def list(self) -> Mapping[str, Listed]:
-        """The models under the directory; what is no model or version is passed over."""
-        if not self._root.is_dir():
-            raise RepositoryError(f"{self._root} is not a directory; expected a model repository")
+        """The models under the directory; what is no model or version is passed over.
+
+        A directory that is empty while something of it is served cannot be read either: that is
+        what is left where a volume was mounted.
+        """
         try:
+            if not self._root.is_dir():
+                raise RepositoryError(
+                    f"{self._root} is not a directory; expected a model repository"
+                )
+            folders = list(self._root.iterdir())
             listed = {
                 folder.name: Listed(_versions(folder), _settings(folder))
-                for folder in self._root.iterdir()
+                for folder in folders
                 if folder.is_dir() and NAME.fullmatch(folder.name)
             }
-        except OSError as error:
+        except OSError as error:  # no right to, or a file system over a network that has gone
             raise RepositoryError(f"{self._root} cannot be read: {error}") from error
+        if self._served and not folders:
+            raise RepositoryError(f"{self._root} is empty, as where a volume is not mounted")
         return {name: model for name, model in listed.items() if model.versions}
 
     def fetch(self, name: str, version: int) -> Path:
@@ -68,6 +78,7 @@ class DirectorySource:
 
     def keep(self, digests: Collection[str]) -> None:
         """There are no copies."""
+        self._served = bool(digests)
 
 
 def _versions(folder: Path) -> dict[int, str]:

@@ -20,6 +20,7 @@ _TABLE: Final[dict[type[errors.ServiceError], tuple[grpc.StatusCode, str]]] = {
     errors.ModelNotReady: (grpc.StatusCode.UNAVAILABLE, "MODEL_NOT_READY"),
     errors.ModelControlOff: (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_CONTROL_OFF"),
     errors.LoadFailed: (grpc.StatusCode.FAILED_PRECONDITION, "LOAD_FAILED"),
+    errors.RepositoryUnreadable: (grpc.StatusCode.UNAVAILABLE, "REPOSITORY_UNREADABLE"),
     errors.LatentSpaceMismatch: (grpc.StatusCode.FAILED_PRECONDITION, "LATENT_SPACE_MISMATCH"),
     errors.NotOffered: (grpc.StatusCode.FAILED_PRECONDITION, "NOT_OFFERED"),
     # Not UNAVAILABLE: clients retry that by themselves and would turn overload into a storm.
@@ -67,4 +68,5 @@ def _retry_seconds(error: errors.ServiceError) -> float | None:
         return error.drain_seconds
     if isinstance(error, errors.Draining):
         return 0.0  # at another replica
-    return 1.0 if isinstance(error, errors.ModelNotReady | errors.Overloaded) else None
+    passing = errors.ModelNotReady | errors.RepositoryUnreadable | errors.Overloaded
+    return 1.0 if isinstance(error, passing) else None

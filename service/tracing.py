@@ -90,37 +90,46 @@ class Tracing:
 
     def _unary(self, method: Method) -> Method:
         async def handle(request: Any, call: Call) -> Response:
-            span = self._start(method.path, call)
-            return await self._record(span, method.handler(request, call), call)
+            started = self._start(method.path, call)
+            return await self._record(*started, method.handler(request, call), call)
 
         return replace(method, handler=handle)
 
     def _stream(self, method: StreamMethod) -> StreamMethod:
         async def handle(stream: Stream) -> None:
-            span = self._start(method.path, stream.call)
-            await self._record(span, method.handler(stream), stream.call)
+            started = self._start(method.path, stream.call)
+            await self._record(*started, method.handler(stream), stream.call)
 
         return replace(method, handler=handle)
 
-    def _start(self, path: str, call: Call) -> Span:
+    def _start(self, path: str, call: Call) -> tuple[Span, int]:
+        """The span of a call, and what its times are counted from: nanoseconds of the wall clock
+        when the monotonic one was at 0, so that a wall clock that is set meanwhile bends none."""
+        now = time.monotonic_ns()
+        epoch = time.time_ns() - now
         attributes: dict[str, str | tuple[str, ...]] = {
             "rpc.system.name": "grpc",
             "rpc.method": path,
         }
         if identity := request_id(values_of(call.metadata, REQUEST_ID)):
             attributes[f"rpc.request.metadata.{REQUEST_ID}"] = (identity,)
-        return self._tracer.start_span(
-            path, _context(call), kind=SpanKind.SERVER, attributes=attributes
+        span = self._tracer.start_span(
+            path,
+            _context(call),
+            kind=SpanKind.SERVER,
+            attributes=attributes,
+            start_time=epoch + now,
         )
+        return span, epoch
 
     async def _record(
-        self, span: Span, handler: Coroutine[Completion[Any], None, T], call: Call
+        self, span: Span, epoch: int, handler: Coroutine[Completion[Any], None, T], call: Call
     ) -> T:
         if not span.is_recording():
             return await handler
         code = grpc.StatusCode.OK
         try:
-            return await Within(_Recorder(self._tracer, span), handler)
+            return await Within(_Recorder(self._tracer, span, epoch), handler)
         except Exception as error:
             code = _code(error, call)
             raise
@@ -129,14 +138,15 @@ class Tracing:
             if code in _ERRORS:
                 span.set_attribute("error.type", code.name)
                 span.set_status(StatusCode.ERROR)
-            span.end()
+            span.end(epoch + time.monotonic_ns())
 
 
 class _Recorder:
     """See `service.spans.Recorder`."""
 
-    def __init__(self, tracer: Tracer, span: Span) -> None:
+    def __init__(self, tracer: Tracer, span: Span, epoch: int) -> None:
         self._tracer = tracer
+        self._epoch = epoch
         self._context = set_span_in_context(span, Context())
 
     def queued(self, graph: str, started: float, ended: float) -> None:
@@ -150,11 +160,9 @@ class _Recorder:
     def _add(
         self, name: str, started: float, ended: float, attributes: dict[str, str | int]
     ) -> None:
-        epoch = time.time_ns() - time.monotonic_ns()
-        span = self._tracer.start_span(
-            name, self._context, attributes=attributes, start_time=epoch + round(started * 1e9)
-        )
-        span.end(epoch + round(ended * 1e9))
+        begin, end = (self._epoch + round(moment * 1e9) for moment in (started, ended))
+        span = self._tracer.start_span(name, self._context, attributes=attributes, start_time=begin)
+        span.end(end)
 
 
 def _exporter(endpoint: str) -> SpanExporter:

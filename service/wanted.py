@@ -5,6 +5,7 @@ now and then, and does what was asked of another one. A model has a number there
 it is asked for again, so that all load what is new in the repository then.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -20,7 +21,10 @@ from service.settings import Settings, SettingsError
 
 
 class Loads(Protocol):
-    """Loads and unloads models by name (`service.control.Control`); raises ServiceError."""
+    """Loads and unloads models by name (`service.control.Control`).
+
+    Raises ServiceError for what it cannot do, and load RepositoryError if nobody can say.
+    """
 
     def load(self, name: str) -> None: ...
     def unload(self, name: str) -> None: ...
@@ -59,23 +63,20 @@ class WantedModels:
     def follow(self) -> None:
         """Does what others were asked for; failures are in the log of loads, and not repeated.
 
-        Raises RepositoryError if the file is damaged.
+        Raises RepositoryError if the file is damaged or the repository cannot be read; what has not
+        been done then is left for the next time.
         """
         with self._lock:
             wanted = self._read()
             for name in self._done.keys() - wanted.keys():
                 del self._done[name]
-                try:
+                with contextlib.suppress(ServiceError):  # it could not be loaded here
                     self._loads.unload(name)
-                except ServiceError:
-                    continue  # it could not be loaded here
             for name, number in wanted.items():
                 if self._done.get(name) != number:
-                    self._done[name] = number
-                    try:
+                    with contextlib.suppress(ServiceError):
                         self._loads.load(name)
-                    except ServiceError:
-                        continue
+                    self._done[name] = number
 
     def _read(self) -> Mapping[str, int]:
         if self._path is None:

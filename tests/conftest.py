@@ -43,12 +43,12 @@ def digits_repository(digits_run: Path, tmp_path_factory: pytest.TempPathFactory
     return repository
 
 
-@pytest.fixture(scope="session")
-def object_store() -> "Iterator[ObjectStore]":
-    """An S3-compatible object store on loopback, one for all tests."""
-    from tests.object_store import running_object_store  # brings a web framework
+@pytest.fixture(scope="session", params=["s3", pytest.param("gs", marks=pytest.mark.gs)])
+def object_store(request: pytest.FixtureRequest) -> "Iterator[ObjectStore]":
+    """An object store on loopback, one of each kind for all tests."""
+    from tests.object_store import running_google_store, running_s3_store  # a web framework
 
-    with running_object_store() as store:
+    with running_google_store() if request.param == "gs" else running_s3_store() as store:
         yield store
 
 

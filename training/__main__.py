@@ -1,4 +1,4 @@
-"""`python -m training list | fit | resume | evaluate | report`; `torchrun -m` for many."""
+"""`python -m training list | show | fit | resume | evaluate | report`; `torchrun -m` for many."""
 
 import argparse
 import json
@@ -18,7 +18,6 @@ from training.classifier import fit_classifier
 from training.config import FitConfig, with_overrides
 from training.data import Dataset, load_dataset
 from training.distributed import first_process_says, process_index, processes
-from training.documents import nearest
 from training.errors import InterruptedFit, RunError, TrainingError
 from training.evaluate import effort_for, evaluate
 from training.files import replace_durably
@@ -27,7 +26,7 @@ from training.heap import keep_freed_memory
 from training.journal import DESCRIPTION as FIT_DESCRIPTION
 from training.journal import read_description
 from training.pictures import draw_pictures
-from training.presets import presets, smoke
+from training.presets import find_preset, presets, smoke, written
 from training.progress import progress_bar
 from training.report import FILE_NAME
 from training.report.run import read_history, report
@@ -39,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "list":
             _list()
+        elif options.command == "show":
+            print(written(_config(options.preset, options.set, is_smoke=False)), end="")
         elif options.command == "fit":
             _fit(options)
         elif options.command == "resume":
@@ -66,16 +67,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the presets, and what each reaches")
     fitting = commands.add_parser("fit", help="fit a preset and write a run directory")
-    fitting.add_argument("preset", metavar="PRESET")
+    showing = commands.add_parser("show", help="every setting of a preset, as a preset file")
+    for command in (showing, fitting):
+        command.add_argument("preset", metavar="PRESET", help="its name, or a file ending in .toml")
+        command.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="change a setting, for example model.latent_size=2 or data.path=DIR; repeatable",
+        )
     fitting.add_argument(
         "--out", type=Path, metavar="DIR", help="the run directory; default runs/PRESET-TIME"
-    )
-    fitting.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a setting, for example model.latent_size=2 or data.path=DIR; repeatable",
     )
     fitting.add_argument(
         "--smoke", action="store_true", help="few items and epochs: everything in seconds"
@@ -249,17 +252,14 @@ def _say(line: str) -> None:
 
 
 def _config(name: str, settings: Sequence[str], is_smoke: bool) -> FitConfig:
-    known = presets()
-    if name not in known:
-        raise TrainingError(f"unknown preset {name!r}{nearest(name, known)}")
+    preset = find_preset(name).config
     overrides: dict[str, str] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
             raise TrainingError(f"--set takes KEY=VALUE, not {setting!r}")
         overrides[key] = value
-    config = known[name].config
-    return with_overrides(smoke(config) if is_smoke else config, overrides)
+    return with_overrides(smoke(preset) if is_smoke else preset, overrides)
 
 
 if __name__ == "__main__":

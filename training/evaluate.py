@@ -296,7 +296,7 @@ def _bounds(
 def _prepare(model: Model, items: Tensor, labels: Tensor | None) -> LogWeight:
     """Log-weights of a model; a Gaussian one encodes each item once, whatever the draws."""
     if not isinstance(model, Gaussian):
-        return lambda rows, noise, label: model.elbo_terms(rows, noise, label).log_weight
+        return partial(_log_weight, model)
     gaussian = model
     mean, log_variance = gaussian.posterior(items, labels)
     prior_mean, prior_log_variance = gaussian.prior(labels)
@@ -311,6 +311,12 @@ def _prepare(model: Model, items: Tensor, labels: Tensor | None) -> LogWeight:
         return 0.5 * ratio.sum(-1).flatten() - distortion
 
     return log_weight
+
+
+def _log_weight(model: Model, rows: Tensor, noise: Tensor, label: Tensor | None) -> Tensor:
+    weight = model.elbo_terms(rows, noise, label).log_weight
+    assert weight is not None, "a model is evaluated in eval mode"
+    return weight
 
 
 def _label(model: Model, items: Items) -> Tensor | None:

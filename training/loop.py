@@ -20,7 +20,7 @@ from training.errors import InterruptedFit, TrainingError
 from training.evaluate import SEED, mean_terms, test_items
 from training.interruption import Wish
 from training.journal import EpochMetrics, Journal
-from training.model import DrawsMore, Model, Terms
+from training.model import DrawsOtherwise, Model, Terms
 from training.objectives import kl_weight, loss
 from training.progress import Standing, Watch
 from training.state import FitState
@@ -122,7 +122,7 @@ class Loop:
         draws = (objective.samples,) if objective.name == "importance" else ()
         # Looked up once: asking for a protocol's attributes is slow.
         return draws + (
-            model.training_noise_shape if isinstance(model, DrawsMore) else model.noise_shape
+            model.training_noise_shape if isinstance(model, DrawsOtherwise) else model.noise_shape
         )
 
     def _noise(self, count: int) -> Tensor:

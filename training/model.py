@@ -31,14 +31,15 @@ class Terms(NamedTuple):
 
     rate: [N, G] the KL of each latent unit, or of each latent group of a hierarchy.
     distortion: [N] -ln p(x given z).
-    log_weight: [N] ln p(x, z) - ln q(z given x), an importance weight.
-    auxiliary: [N] what the loss adds and the bound does not know; 0 else.
+    log_weight: [N] ln p(x, z) - ln q(z given x), an importance weight; None in train mode, where
+    nothing reads it.
+    auxiliary: [N] what the loss adds and the bound does not know; None for nothing.
     """
 
     rate: Tensor
     distortion: Tensor
-    log_weight: Tensor
-    auxiliary: Tensor
+    log_weight: Tensor | None = None
+    auxiliary: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,8 @@ class Prepared(Protocol):
 
 
 @runtime_checkable
-class DrawsMore(Protocol):
-    """A model that a fit gives more noise than its latents take, such as for what it hides."""
+class DrawsOtherwise(Protocol):
+    """A model whose fit takes other noise than its latents do: more, for what it hides, or less."""
 
     training_noise_shape: tuple[int, ...]  # instead of noise_shape, for `elbo_terms`
 

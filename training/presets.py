@@ -1,13 +1,15 @@
 """Named configurations, one TOML file each. A preset says which numbers its fit must reach."""
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
-from training.config import FitConfig
-from training.documents import from_document
+from training.config import FitConfig, to_json
+from training.documents import from_document, nearest
 from training.errors import TrainingError
 
 _AT_MOST: Final = {
@@ -105,7 +107,7 @@ def read_preset(name: str, text: str) -> Preset:
     """
     try:
         document: dict[str, Any] = tomllib.loads(text)
-        description = str(document.pop("description"))
+        description = str(document.pop("description", ""))
         goals = from_document(Goals, document.pop("goals", {}), "goals.")
         paper = document.pop("paper", {})
         source = str(paper.pop("source", ""))
@@ -114,6 +116,46 @@ def read_preset(name: str, text: str) -> Preset:
     except (tomllib.TOMLDecodeError, KeyError, TrainingError) as error:
         raise TrainingError(f"preset {name}: {error}") from error
     return Preset(config, description, goals, reported, source)
+
+
+def find_preset(name: str) -> Preset:
+    """A preset by its name, or by the path of a file of one's own, which ends in .toml.
+
+    The file's name without that is then the preset's. Raises TrainingError if there is none.
+    """
+    path = Path(name)
+    if path.suffix == ".toml":
+        try:
+            return read_preset(path.stem, path.read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise TrainingError(f"cannot read the preset {name}: {error}") from error
+    known = presets()
+    if name not in known:
+        raise TrainingError(f"unknown preset {name!r}{nearest(name, known)}")
+    return known[name]
+
+
+def written(config: FitConfig) -> str:
+    """All settings as TOML that `read_preset` reads, one dotted key a line as `--set` takes it.
+
+    A setting without a value is a comment.
+    """
+    lines = []
+    for key, value in _flat(to_json(config)).items():
+        if key == "preset":
+            continue
+        comment = "# " if value is None else ""
+        lines.append(f"{comment}{key} = {'none' if value is None else json.dumps(value)}\n")
+    return "".join(lines)
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in document.items():
+        values |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return values
 
 
 def smoke(config: FitConfig) -> FitConfig:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from training.config import OptimizerConfig
 from training.errors import TrainingError
 
 _GENERATOR = "generator"
+_STEP = "step"  # of Adam's numbers, the one that is of no single weight
 _ALIGNMENT = 16  # numbers: the 64 bytes that kernels of every kind like to begin at
 
 
@@ -38,16 +40,19 @@ class Counters:
 class FitState:
     """`averaged` has the mean weights, `best` those that early stopping would keep.
 
-    `gradient` is one vector, of which the gradients of all fitted weights are views: what is done
-    to all of them is one operation. It is to be zeroed and never dropped, and is no part of what is
-    saved.
+    `weights`, `gradient` and `mean_weights` are one vector each, of which the fitted parameters of
+    the model, their gradients and the parameters of `averaged` are views: what is done to all of
+    them is one operation. What is saved goes by the parameters' names. The gradient is to be zeroed
+    and never dropped.
     """
 
     model: nn.Module
+    weights: nn.Parameter
     gradient: Tensor
     optimizer: torch.optim.Adam
     generator: torch.Generator
     averaged: nn.Module | None
+    mean_weights: Tensor | None
     best: dict[str, Tensor] = field(default_factory=dict)
     counters: Counters = field(default_factory=Counters)
 
@@ -65,8 +70,9 @@ class FitState:
         parts = {"model": self.model.state_dict(), "best": self.best}
         if self.averaged is not None:
             parts["averaged"] = self.averaged.state_dict()
-        for name, parameter in self.model.named_parameters():
-            parts[f"optimizer.{name}"] = self.optimizer.state.get(parameter, {})
+        for key, value in self.optimizer.state.get(self.weights, {}).items():
+            for name, part in self._of_each(key, value).items():
+                parts.setdefault(f"optimizer.{name}", {})[key] = part
         named = {f"{part}.{key}": value for part, of in parts.items() for key, value in of.items()}
         return named | {_GENERATOR: self.generator.get_state()}
 
@@ -101,48 +107,78 @@ class FitState:
 
     def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
         self.optimizer.state.clear()
-        for name, parameter in self.model.named_parameters():
-            start = f"{name}."
-            of = {
-                key[len(start) :]: value for key, value in tensors.items() if key.startswith(start)
-            }
-            moments = {key: value for key, value in of.items() if "." not in key}
-            if moments:
-                self.optimizer.state[parameter] = {
-                    key: value.to(parameter.device).clone() for key, value in moments.items()
-                }
+        moments: dict[str, Tensor] = {}
+        for key in {name.rpartition(".")[2] for name in tensors}:
+            like = torch.zeros(()) if key == _STEP else torch.zeros_like(self.weights)
+            moments[key] = like.to(self.weights.device)
+            for name, part in self._of_each(key, moments[key]).items():
+                part.copy_(tensors[f"{name}.{key}"])
+        if moments:
+            self.optimizer.state[self.weights] = moments
+
+    def _of_each(self, key: str, value: Tensor) -> dict[str, Tensor]:
+        """Of each fitted parameter by name, what the optimizer has of all under `key`."""
+        fitted = _fitted(self.model)
+        if key == _STEP:  # one number for all of them, saved with each
+            return dict.fromkeys(fitted, value)
+        return dict(zip(fitted, _parts(value, fitted.values()), strict=True))
 
 
 def initial_state(model: nn.Module, config: OptimizerConfig, seed: int, device: str) -> FitState:
     """The state before the first step, on the device where the model is."""
-    fitted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    averaged, mean_weights = None, None
+    if config.ema_decay:
+        averaged = copy.deepcopy(model)
+        mean_weights = _as_one(_fitted(averaged).values())
+        averaged.requires_grad_(False)
+    fitted = _fitted(model).values()
+    weights = nn.Parameter(_as_one(fitted))
+    weights.grad = torch.zeros_like(weights)
+    for parameter, part in zip(fitted, _parts(weights.grad, fitted), strict=True):
+        parameter.grad = part
     optimizer = torch.optim.Adam(
-        fitted,
+        [weights],
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         eps=config.epsilon,
         fused=True,
     )
-    averaged = copy.deepcopy(model).requires_grad_(False) if config.ema_decay else None
     generator = torch.Generator(device).manual_seed(seed)
-    return FitState(model, _one_gradient(fitted), optimizer, generator, averaged)
+    return FitState(model, weights, weights.grad, optimizer, generator, averaged, mean_weights)
 
 
-def _one_gradient(parameters: list[nn.Parameter]) -> Tensor:
-    """Zeros, of which the gradient of each parameter is a view from now on."""
-    sizes = [-(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT for parameter in parameters]
-    gradient = torch.zeros(sum(sizes), device=parameters[0].device, dtype=parameters[0].dtype)
-    for parameter, part in zip(parameters, torch.split(gradient, sizes), strict=True):
-        parameter.grad = part[: parameter.numel()].view_as(parameter)
-    return gradient
+def _fitted(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def _as_one(parameters: Collection[nn.Parameter]) -> Tensor:
+    """The parameters as one vector, of which each is a view from now on."""
+    sizes = [_aligned(parameter) for parameter in parameters]
+    first = next(iter(parameters))
+    vector = torch.zeros(sum(sizes), device=first.device, dtype=first.dtype)
+    for parameter, part in zip(parameters, _parts(vector, parameters), strict=True):
+        part.copy_(parameter.detach())
+        parameter.data = part
+    return vector
+
+
+def _parts(vector: Tensor, parameters: Collection[nn.Parameter]) -> list[Tensor]:
+    """Of a vector that `_as_one` made, or one like it: the part of each parameter, a view."""
+    split = torch.split(vector, [_aligned(parameter) for parameter in parameters])
+    return [
+        part[: parameter.numel()].view_as(parameter)
+        for parameter, part in zip(parameters, split, strict=True)
+    ]
+
+
+def _aligned(parameter: nn.Parameter) -> int:
+    return -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT
 
 
 @torch.no_grad()
 def average_weights(state: FitState, decay: float) -> None:
     """Move the mean weights: min(decay, (1 + t) / (10 + t)) of the old ones at step t stay."""
-    if state.averaged is not None:
+    if state.mean_weights is not None:
         step = state.counters.step
         share = 1 - min(decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(
-            list(state.averaged.parameters()), list(state.model.parameters()), share
-        )
+        state.mean_weights.lerp_(state.weights, share)

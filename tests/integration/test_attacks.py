@@ -10,6 +10,8 @@ from vae.v1 import model_service_pb2, model_service_pb2_grpc, vae_service_pb2_gr
 from vae.v1.vae_service_pb2 import DecodeRequest, DecodeStreamRequest, SampleRequest
 
 from scripts.launch import ServiceProcess
+from service.repository import NAME
+from vae_client import VaeClient
 from vae_client.errors import VaeError, error_of
 
 NAMES = {
@@ -38,6 +40,8 @@ NAMES = {
     "padded one": "digits/versions/01",
     "arabic one": "digits/versions/\N{ARABIC-INDIC DIGIT ONE}",
 }
+# The connection of who sends far too much ends.
+REFUSED = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
 UNKNOWN = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT}
 INTERNAL = ("Traceback", ".py", "onnxruntime", "/tmp", "No such file", "passwd")  # noqa: S108
 
@@ -68,7 +72,7 @@ def test_a_name_that_is_not_served_is_unknown_however_it_is_written(
             refusal(v2.ModelStatistics, oip.ModelStatisticsRequest(name=f"{text}.decoder")),
         ):
             assert error.code in UNKNOWN
-            assert name not in str(error)
+            assert name not in str(error) or NAME.fullmatch(name)
             assert len(str(error)) < 500
             assert not any(word in str(error) for word in INTERNAL)
 
@@ -116,3 +120,27 @@ def test_a_method_path_of_many_bytes_is_refused(channel: grpc.Channel) -> None:
     error = refusal(channel.unary_unary("/" + "a" * 8000), b"")
     assert error.code is grpc.StatusCode.UNIMPLEMENTED
     assert "aaaa" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        [("x-long", "a" * 2**16)],
+        [("x-long", "a" * 2**20)],
+        [(f"x-{number}", "a" * 600) for number in range(100)],
+        [(f"x-{number}", "a") for number in range(10_000)],
+    ],
+    ids=["64 KiB", "1 MiB", "100 of 600 bytes", "10000"],
+)
+def test_metadata_without_measure_is_refused_and_harms_nobody_else(
+    service: ServiceProcess, client: VaeClient, metadata: list[tuple[str, str]]
+) -> None:
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+    with grpc.insecure_channel(service.target, options) as channel:
+        request = SampleRequest(model="models/digits", sample_count=1)
+        with pytest.raises(grpc.RpcError) as caught:
+            vae_service_pb2_grpc.VaeServiceStub(channel).Sample(
+                request, metadata=metadata, timeout=10
+            )
+    assert caught.value.code() in REFUSED
+    assert client.sample("digits", 1).observations.shape == (1, 1, 8, 8)

@@ -132,15 +132,20 @@ def test_a_bad_request_is_refused_by_the_name_of_its_field(
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["models/nope", "models/digits/versions/2", "models/digits/versions/x", "models/../digits"],
+    ("name", "told"),
+    [
+        ("models/nope", "model nope"),
+        ("models/digits/versions/2", "version 2 of model digits"),
+        ("models/digits/versions/x", "version of that number of model digits"),
+        ("models/../digits", "version of that number of model of that name"),
+    ],
 )
-def test_an_unknown_model_is_not_found(channel: grpc.Channel, name: str) -> None:
+def test_an_unknown_model_is_not_found(channel: grpc.Channel, name: str, told: str) -> None:
     error = refused(channel, SampleRequest(model=name, sample_count=1))
 
     assert error.code is grpc.StatusCode.NOT_FOUND
     assert error.reason == "MODEL_NOT_FOUND"
-    assert name not in str(error)
+    assert f"no {told} is served" in str(error)
 
 
 def test_a_latent_of_another_space_is_refused(channel: grpc.Channel) -> None:

@@ -200,10 +200,13 @@ def test_levels_are_served_where_observations_are_pixels(
     client: VaeClient, stub: GRPCInferenceServiceStub, name: str, run: Run, labels: tuple[int, ...]
 ) -> None:
     if name == NO_PIXELS:
-        with pytest.raises(VaeError, match="expected float32"):
-            client.sample(name, 1, uint8=True)
-        with pytest.raises(VaeError, match="expected float32"):
-            client.encode(name, np.zeros((1, *run.model.observation_shape), np.uint8))
+        for call in (
+            lambda: client.sample(name, 1, uint8=True),
+            lambda: client.traverse(name, unit=0, steps=2, uint8=True),
+            lambda: client.encode(name, np.zeros((1, *run.model.observation_shape), np.uint8)),
+        ):
+            with pytest.raises(VaeError, match=r"expected float32.*has no graph for uint8"):
+                call()
         return
     floats = client.sample(name, ITEMS, seed=3, labels=labels).observations
     levels = client.sample(name, ITEMS, seed=3, labels=labels, uint8=True).observations

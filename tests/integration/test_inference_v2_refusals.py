@@ -153,3 +153,4 @@ def test_an_unknown_model_or_version_is_not_found(
             method()
         error = error_of(caught.value)
         assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
+        assert f"{f'version {version} of ' if version else ''}model {name or 'of'}" in str(error)

@@ -111,6 +111,7 @@ def test_a_scrape_has_every_metric_of_the_service(
         "vae_model_load_seconds": "gauge",
         "vae_sessions": "gauge",
         "vae_model_load_failures": "counter",
+        "vae_repository_readable": "gauge",
         "vae_connections": "gauge",
         "vae_connections_limit": "gauge",
         "vae_connections_refused": "counter",

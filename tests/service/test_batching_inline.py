@@ -1,4 +1,4 @@
-"""The batcher on the caller's thread: wakes it once for what waits, one batch for each call."""
+"""The batcher on the caller's thread: wakes it once for what waits, a go of batches a call."""
 
 import threading
 from collections.abc import Callable
@@ -43,17 +43,29 @@ class Bench:
         self.woken: list[Callable[[], bool]] = []
         self.batches: list[list[float]] = []
         self.answers: dict[float, list[float]] = {}
+        self.answered_after: dict[float, int] = {}  # so many batches
+        self.clock = Clock()
+        self.seconds = 0.0  # of a batch
+        self.failing = False
         options = BatchingOptions(buckets=(1, 2, 4), max_queue_items=100)
-        self.batcher = Batcher(self.run, options, Observer(), wake=self.woken.append)
+        self.batcher = Batcher(
+            self.run, options, Observer(), clock=self.clock, wake=self.woken.append
+        )
 
     def run(self, inputs: Arrays) -> Arrays:
         rows = inputs["x"]
+        self.clock.pass_time(self.seconds)
+        if self.failing:
+            raise RuntimeError("no")
         self.batches.append([float(row) for row in rows])
         return {"y": rows * 10}
 
     def submit(self, *rows: float) -> None:
         def done(entry: Entry) -> None:
-            assert entry.outputs is not None
+            if entry.outputs is None:
+                self.answers[rows[0]] = []
+                return
+            self.answered_after[rows[0]] = len(self.batches)
             self.answers[rows[0]] = [float(value) for value in entry.outputs["y"]]
 
         self.batcher.submit({"x": np.array(rows)}, len(rows), done)
@@ -114,6 +126,41 @@ def test_it_says_when_more_waits(bench: Bench) -> None:
     assert len(bench.answers[1]) == 10
 
 
+def test_while_two_full_batches_wait_they_run_before_anybody_gets_an_answer(bench: Bench) -> None:
+    for first in (1, 5, 9, 13):
+        bench.submit(first, first + 1, first + 2, first + 3)
+
+    assert bench.woken[0]() is True
+    assert [batch[0] for batch in bench.batches] == [1, 5, 9]  # the last stays for the next call
+    assert bench.answered_after == {1: 3, 5: 3, 9: 3}
+    assert bench.woken[0]() is False
+    assert bench.answers[13] == [130, 140, 150, 160]
+
+
+@pytest.mark.parametrize(("seconds", "batches"), [(0.0004, 3), (0.0006, 2), (0.001, 1)])
+def test_no_batch_begins_a_millisecond_after_the_first(
+    bench: Bench, seconds: float, batches: int
+) -> None:
+    bench.seconds = seconds
+    for first in range(1, 41, 4):
+        bench.submit(first, first + 1, first + 2, first + 3)
+
+    assert bench.woken[0]() is True
+    assert len(bench.batches) == len(bench.answers) == batches
+
+
+def test_a_batch_that_fails_fails_its_own_entries_only(bench: Bench) -> None:
+    bench.failing = True
+    for first in (1, 5, 9):
+        bench.submit(first, first + 1, first + 2, first + 3)
+
+    assert bench.woken[0]() is True
+    assert bench.answers == {1: [], 5: []}
+    bench.failing = False
+    assert bench.woken[0]() is False
+    assert bench.answers[9] == [90, 100, 110, 120]
+
+
 def test_a_call_without_anything_to_do_is_harmless(bench: Bench) -> None:
     assert bench.batcher.run_due() is False
     assert bench.batches == []
@@ -135,7 +182,8 @@ def test_the_expected_drain_time_counts_what_answers_take_of_the_thread() -> Non
 
     for _ in range(3):
         submit()
-    woken[0]()
+    woken[0]()  # two batches, as two are full and one more waits
+    submit()
     submit()
     with pytest.raises(QueueFull) as caught:
         submit()

@@ -216,7 +216,7 @@ def test_removing_a_version_unloads_it_and_serves_the_one_before(
     shutil.rmtree(tmp_path / "model" / "2")
     bench.control.follow()
     assert bench.served == ["model/versions/1"]
-    shutil.rmtree(tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / "1")
     bench.control.follow()
     assert bench.served == []
 
@@ -264,6 +264,9 @@ def test_a_repository_that_cannot_be_read_leaves_what_is_served(
     with pytest.raises(RepositoryError):
         bench.control.follow()
     assert bench.served == ["model/versions/1"]
+    (tmp_path / "away").rename(root)
+    assert bench.control.follow() == []
+    assert len(bench.loads) == 1
 
 
 class TestExplicitControl:
@@ -296,6 +299,19 @@ class TestExplicitControl:
         bench.refused = set()
         bench.control.load("model")
         assert bench.served == ["model/versions/1"]
+
+    def test_unloads_a_model_of_a_repository_that_cannot_be_read(self, tmp_path: Path) -> None:
+        root = tmp_path / "models"
+        bench = Bench(root, wanted=("a", "b"))
+        for name in ("a", "b"):
+            write(root, name)
+        bench.control.follow()
+        root.rename(tmp_path / "away")
+        with pytest.raises(RepositoryError):
+            bench.control.load("a")
+        bench.control.unload("a")
+        assert bench.served == ["b/versions/1"]
+        assert bench.states() == [("b", 1, "READY")]
 
     def test_unloads_a_model(self, tmp_path: Path) -> None:
         bench = Bench(tmp_path, wanted=())

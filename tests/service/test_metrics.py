@@ -28,6 +28,7 @@ LABELS = {
     "vae_model_load_seconds": {"model", "version"},
     "vae_sessions": {"model"},
     "vae_model_load_failures": {"model"},
+    "vae_repository_readable": set(),
     "vae_connections": set(),
     "vae_connections_limit": set(),
     "vae_connections_refused": set(),

@@ -163,6 +163,7 @@ def test_labels_reach_the_encoder() -> None:
     [
         ([], "expected 1 or 3 labels, not 0"),
         ([0, 1], "expected 1 or 3 labels, not 2"),
+        ([0] * 4, "expected 1 or 3 labels, not 4"),
         ([2], "expected numbers from 0 to 1"),
         ([0, -1, 0], "expected numbers from 0 to 1"),
     ],
@@ -171,6 +172,12 @@ def test_wrong_labels_are_refused(labels: list[int], description: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         FakeModel(labels=("cat", "dog")).sample(count=3, labels=labels)
     assert (caught.value.field, caught.value.description) == ("labels", description)
+
+
+def test_the_only_item_has_the_only_label() -> None:
+    for labels in ([], [0, 1]):
+        with pytest.raises(InvalidRequest, match=f"^labels: expected 1 label, not {len(labels)}$"):
+            FakeModel(labels=("cat", "dog")).sample(count=1, labels=labels)
 
 
 def test_labels_for_a_model_without_labels_are_refused() -> None:
@@ -240,13 +247,25 @@ def test_a_version_can_be_asked_for_by_its_number() -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["models/other", "models/", "models/fake/versions/2", "models/fake/versions/", "models/Fake"],
+    ("name", "told"),
+    [
+        ("models/other", "model other"),
+        ("models/Fake", "model Fake"),
+        ("models/fake/versions/2", "version 2 of model fake"),
+        ("models/", "model of that name"),
+        ("models/../fake", "version of that number of model of that name"),
+        ("models/fake/", "version of that number of model fake"),
+        ("models/fake/versions/", "version of that number of model fake"),
+        ("models/fake/versions/01", "version of that number of model fake"),
+        ("models/fake/2", "version of that number of model fake"),
+        ("models/" + "a" * 129, "model of that name"),
+        ("models/a\n", "model of that name"),
+    ],
 )
-def test_an_unknown_model_is_not_found(name: str) -> None:
+def test_an_unknown_model_is_named_if_it_could_be_one(name: str, told: str) -> None:
     with pytest.raises(ModelNotFound) as caught:
         Models([FakeModel().model]).get(name)
-    assert name not in str(caught.value)
+    assert str(caught.value) == f"no {told} is served; ListModels lists what is"
 
 
 @pytest.mark.parametrize("name", ["", "fake", "model/fake", "/models/fake", " models/fake"])

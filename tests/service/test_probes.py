@@ -78,7 +78,7 @@ def test_probes_can_be_served_on_an_address_of_ipv6() -> None:
 
 
 def test_who_connects_and_says_nothing_keeps_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.probes._Handler.timeout", 0.05)
+    monkeypatch.setattr("service.probes._PATIENCE", 0.05)
     with serving(yes, yes) as port:
         before = threading.active_count()
         silent = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(5)]
@@ -88,6 +88,60 @@ def test_who_connects_and_says_nothing_keeps_no_thread(monkeypatch: pytest.Monke
             each.close()
         assert get(port, "/livez")[0] == 200
         wait_until(lambda: threading.active_count() <= before)
+
+
+def sends_until_closed(client: socket.socket) -> None:
+    """A byte now and then, of a request that never ends."""
+    client.settimeout(0.02)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            client.sendall(b"x")
+            with contextlib.suppress(TimeoutError):
+                if client.recv(1) == b"":
+                    return
+
+
+def test_who_sends_a_byte_now_and_then_keeps_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.probes._PATIENCE", 0.2)
+    with serving(yes, yes) as port:
+        before = threading.active_count()
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET /livez HTTP/1.1\r\nX: ")
+            sends_until_closed(client)
+        wait_until(lambda: threading.active_count() <= before)
+
+
+def test_slow_clients_make_room_for_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.probes._MOST", 3)
+    with serving(yes, yes) as port, contextlib.ExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            for _ in range(4)
+        ]
+        for each in silent:
+            each.sendall(b"GET /livez HTTP/1.1\r\n")
+        assert get(port, "/livez")[0] == 200
+        assert [each.recv(1) for each in silent[:2]] == [b"", b""]
+        silent[3].sendall(b"\r\n")
+        assert silent[3].recv(15) == b"HTTP/1.0 200 OK"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([b"X: " + b"a" * 2**16], b"431"),
+        ([b"X-%d: a" % index for index in range(10_000)], b"431"),
+        ([b"X: a\0b", b"Y: \xff\xfe", b"no colon"], b"200"),
+    ],
+    ids=["long", "many", "odd"],
+)
+def test_headers_without_measure_harm_nobody(headers: list[bytes], status: bytes) -> None:
+    with serving(yes, yes) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            with contextlib.suppress(ConnectionError):  # it is closed before all is read
+                client.sendall(b"\r\n".join((b"GET /livez HTTP/1.1", *headers, b"", b"")))
+            assert client.recv(12) == b"HTTP/1.0 " + status
+        assert get(port, "/livez")[0] == 200
 
 
 def test_an_address_in_use_is_an_error() -> None:

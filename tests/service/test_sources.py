@@ -72,6 +72,26 @@ def test_a_link_to_nowhere_hides_no_other_model(tmp_path: Path) -> None:
     assert versions(tmp_path) == {"a": [1], "b": [1]}
 
 
+def test_an_empty_directory_cannot_be_read_while_something_of_it_is_served(tmp_path: Path) -> None:
+    source = DirectorySource(tmp_path)
+    assert source.list() == {}
+    source.keep({"a digest"})
+    with pytest.raises(RepositoryError, match="is empty, as where a volume is not mounted"):
+        source.list()
+    (tmp_path / "model").mkdir()
+    assert source.list() == {}
+    (tmp_path / "model").rmdir()
+    source.keep(())
+    assert source.list() == {}
+
+
+def test_a_repository_that_the_system_cannot_reach_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    root.symlink_to("x" * 300)  # stat fails with another error than "not there", as on a dead mount
+    with pytest.raises(RepositoryError, match=r"cannot be read: .*File name too long"):
+        DirectorySource(root).list()
+
+
 @pytest.mark.parametrize("content", [None, ""], ids=["nothing", "a file"])
 def test_a_repository_that_is_not_a_directory_is_refused(
     tmp_path: Path, content: str | None

@@ -26,6 +26,7 @@ TABLE = [
     (errors.Unauthenticated("CREDENTIALS_X", "x"), Code.UNAUTHENTICATED, "CREDENTIALS_X"),
     (errors.PermissionDenied("read"), Code.PERMISSION_DENIED, "RIGHT_MISSING"),
     (errors.ModelNotReady("loading"), Code.UNAVAILABLE, "MODEL_NOT_READY"),
+    (errors.RepositoryUnreadable("not mounted"), Code.UNAVAILABLE, "REPOSITORY_UNREADABLE"),
     (errors.NotOffered("no scorer"), Code.FAILED_PRECONDITION, "NOT_OFFERED"),
     (errors.ModelControlOff("off"), Code.FAILED_PRECONDITION, "MODEL_CONTROL_OFF"),
     (errors.LoadFailed("damaged"), Code.FAILED_PRECONDITION, "LOAD_FAILED"),
@@ -113,6 +114,7 @@ def test_an_invalid_request_names_the_field_at_fault(error: errors.InvalidReques
         (errors.QueueFull(1e-9), 1e-9),
         (errors.QueueFull(86_400.25), 86_400.25),
         (errors.ModelNotReady("loading"), 1.0),
+        (errors.RepositoryUnreadable("not mounted"), 1.0),
         (errors.Draining("another replica"), 0.0),
     ],
 )

@@ -15,10 +15,13 @@ class Process:
     def __init__(self, path: Path | None) -> None:
         self.calls: list[str] = []
         self.broken = False
+        self.unreadable = False
         self.wanted = WantedModels(self, path)
 
     def load(self, name: str) -> None:
         self.calls.append(f"load {name}")
+        if self.unreadable:
+            raise RepositoryError("not mounted")
         if self.broken:
             raise LoadFailed("damaged")
 
@@ -69,6 +72,21 @@ def test_a_process_that_cannot_follow_does_not_try_for_ever(path: Path) -> None:
     first.wanted.unload("a")
     second.wanted.follow()
     assert second.calls == ["load a", "unload a"]
+
+
+def test_what_an_unreadable_repository_kept_from_being_loaded_is_left_for_the_next_time(
+    path: Path,
+) -> None:
+    first, second = Process(path), Process(path)
+    first.wanted.load("a")
+    second.unreadable = True
+    for _ in range(2):
+        with pytest.raises(RepositoryError):
+            second.wanted.follow()
+    second.unreadable = False
+    for _ in range(2):
+        second.wanted.follow()
+    assert second.calls == ["load a"] * 3
 
 
 def test_a_process_that_starts_again_loads_what_was_asked_for(path: Path) -> None:

@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
@@ -45,6 +46,19 @@ def test_fit_writes_a_run_with_the_settings_that_it_was_given(
     output = capsys.readouterr().out
     assert f"wrote {run}\n" in output
     assert "ELBO" in output
+
+
+def test_a_preset_is_shown_as_a_file_of_which_a_user_makes_a_preset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, run = tmp_path / "own.toml", tmp_path / "run"
+    assert main(["show", "digits", "--set", "model.hidden_sizes=16,8"]) == 0
+    own.write_text(capsys.readouterr().out + 'description = "mine"\n')
+    assert main(["fit", str(own), "--out", str(run), "--smoke", "--set", "epochs=1"]) == 0
+    config = load_run(run).config
+    assert config.preset == "own"
+    assert config.model == replace(presets()["digits"].config.model, hidden_sizes=(16, 8))
+    assert "wrote" in capsys.readouterr().out
 
 
 def test_without_a_destination_a_run_is_named_after_its_preset_and_the_time(
@@ -111,6 +125,8 @@ def test_a_negative_number_of_samples_is_refused(digits_run: Path) -> None:
     [
         (["fit", "digist"], "unknown preset 'digist'; did you mean 'digits'"),
         (["fit", "xyz"], "unknown preset 'xyz'; known: digits, "),
+        (["fit", "own.toml"], r"cannot read the preset own\.toml: .*No such file"),
+        (["show", "digits", "--set", "epoch=3"], "unknown setting 'epoch'"),
         (["fit", "digits", "--set", "epochs"], "--set takes KEY=VALUE, not 'epochs'"),
         (["fit", "digits", "--set", "epoch=3"], "unknown setting 'epoch'"),
         (["fit", "digits", "--set", "epochs=x"], "epochs must be an integer"),

@@ -258,7 +258,7 @@ def test_the_table_has_a_line_for_what_applies_only(model: Vae, tiny_dataset: Da
 
 def test_encoding_each_item_once_changes_no_log_weight(model: Vae, tiny_dataset: Dataset) -> None:
     """The plain model has the four methods only, and runs its encoder for every draw."""
-    gaussian = model
+    gaussian = model.eval()
     shared = (
         "family",
         "label_count",

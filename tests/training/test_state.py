@@ -1,8 +1,11 @@
+import copy
+
+import pytest
 import torch
 from torch import nn
 
 from training.config import OptimizerConfig
-from training.state import initial_state
+from training.state import average_weights, initial_state
 
 
 def test_the_gradients_of_the_fitted_weights_are_parts_of_one_vector_for_good() -> None:
@@ -25,3 +28,41 @@ def test_the_gradients_of_the_fitted_weights_are_parts_of_one_vector_for_good() 
     state.gradient.zero_()
 
     assert all(not p.grad.any() for p in fitted)
+
+
+def test_one_vector_is_moved_as_each_weight_would_be() -> None:
+    """Adam and the mean on the vector, beside torch's own on the parameters one by one."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 1))
+    model[1].weight.requires_grad_(False)
+    apart = copy.deepcopy(model)
+    mean = copy.deepcopy(apart)
+    fitted = [p for p in apart.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(fitted, lr=0.1)
+    state = initial_state(model, OptimizerConfig(0.1, ema_decay=0.5), seed=0, device="cpu")
+    for step in range(3):
+        state.counters.step = 9 + step
+        state.gradient.zero_()
+        for each, act in ((model, state.optimizer), (apart, optimizer)):
+            each.zero_grad(set_to_none=False)
+            each(torch.tensor([[1.0, 2.0, 3.0]])).square().sum().backward()
+            act.step()
+        average_weights(state, 0.5)
+        for old, new in zip(mean.parameters(), apart.parameters(), strict=True):
+            old.data.lerp_(new.data, 0.5)
+
+    assert state.averaged is not None
+    assert not torch.equal(apart[0].weight, mean[0].weight)
+    torch.testing.assert_close(model.state_dict(), apart.state_dict())
+    torch.testing.assert_close(state.averaged.state_dict(), mean.state_dict())
+
+
+def test_what_is_saved_goes_by_the_names_of_the_weights() -> None:
+    model = nn.Linear(3, 2)
+    state = initial_state(model, OptimizerConfig(), seed=0, device="cpu")
+    model(torch.ones(1, 3)).sum().backward()
+    state.optimizer.step()
+    tensors, _ = state.snapshot()
+    assert tensors["optimizer.weight.exp_avg"].shape == (2, 3)
+    assert tensors["optimizer.bias.step"].item() == 1
+    assert tensors["optimizer.bias.exp_avg"].tolist() == pytest.approx([0.1, 0.1])

@@ -16,6 +16,8 @@ _EXPECTED = (
     f"expected images ({', '.join(SUFFIXES)}) in train/CLASS and test/CLASS, in CLASS, or in the "
     "directory itself"
 )
+# Such as cameras and browsers write; to pass over them would be to lose a part of the set.
+_UNREAD = (".avif", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def load_imagefolder(folder: Path, config: DataConfig) -> Dataset:
     """Read `folder`/train/CLASS/* and `folder`/test/CLASS/*, or `folder`/CLASS/*, or `folder`/*.
 
     Without a folder for testing, a seeded split of all images is made. Both splits are shuffled by
-    the seed, so that limits take some of each class. Raises TrainingError for an image that cannot
+    the seed, so that limits take some of each class. Raises TrainingError for images that cannot
     be read and for a directory of another layout.
     """
     train, test = _splits(folder, config.seed)
@@ -43,20 +45,17 @@ def load_imagefolder(folder: Path, config: DataConfig) -> Dataset:
     shape = choose_shape(encoded, config.image_size, config.channels)
     train = train.take(np.arange(len(train.files))[: config.train_limit])
     test = test.take(np.arange(len(test.files))[: config.test_limit])
+    files = [(str(file), file) for file in train.files + test.files]
+    pixels = read_images(files, len(files), shape, str(folder))
     return Dataset(
         "imagefolder",
-        _pixels(train, shape, folder),
-        _pixels(test, shape, folder),
+        pixels[: len(train.files)],
+        pixels[len(train.files) :],
         train.labels,
         test.labels,
         maximum=255,
         label_names=train.names,
     )
-
-
-def _pixels(images: _Images, shape: tuple[int, int, int], folder: Path) -> NDArray[np.uint8]:
-    encoded = ((str(file), file) for file in images.files)
-    return read_images(encoded, len(images.files), shape, str(folder))
 
 
 def _splits(folder: Path, seed: int) -> tuple[_Images, _Images]:
@@ -114,7 +113,14 @@ def _find(folder: Path) -> _Images:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [entry for entry in _entries(folder) if entry.suffix.lower() in SUFFIXES]
+    """The images. Raises TrainingError if there are some of formats that are not read."""
+    entries = _entries(folder)
+    if unread := [entry for entry in entries if entry.suffix.lower() in _UNREAD]:
+        raise TrainingError(
+            f"{folder} holds images of formats that are not read: {len(unread)}, the first is "
+            f"{unread[0].name}; convert them, or leave them out"
+        )
+    return [entry for entry in entries if entry.suffix.lower() in SUFFIXES]
 
 
 def _folders(folder: Path) -> list[Path]:

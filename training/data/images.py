@@ -15,13 +15,14 @@ from training.data.memory import require_memory
 from training.errors import TrainingError
 
 Encoded = tuple[str, Path | bytes]  # what to call it in an error, and where it is
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+SUFFIXES = (".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".webp")
 # How many images decide the shape of all.
 LOOKED_AT = 100
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 _GRAY_MODES = ("1", "L", "LA")
 _DEEP_MODES = ("I", "F")  # and I;16, I;16B, ...: more than 8 bits
 _DEFAULT_SIDES = (64, 32, 16)
+_NAMED = 10  # damaged images in one error
 # Pillow warns of images of 89 megapixels and more, and raises at twice as many; here both refuse.
 _DAMAGES = (
     Image.DecompressionBombError,
@@ -39,11 +40,20 @@ _DAMAGES = (
 def read_images(
     images: Iterable[Encoded], count: int, shape: tuple[int, int, int], what: str
 ) -> NDArray[np.uint8]:
-    """[count, C, H, W] of so many encoded images. Raises TrainingError, naming a damaged one."""
+    """[count, C, H, W] of so many encoded images.
+
+    Raises TrainingError if some are damaged; it says how many and names the first ten.
+    """
     require_memory(count * shape[0] * shape[1] * shape[2], f"{what}, {count} images of {shape},")
     pixels = np.empty((count, *shape), np.uint8)
+    damaged: list[TrainingError] = []
     for index, encoded in enumerate(images):
-        pixels[index] = to_pixels(open_image(encoded), shape)
+        try:
+            pixels[index] = to_pixels(open_image(encoded, 2 * max(shape)), shape)
+        except TrainingError as error:
+            damaged.append(error)
+    if damaged:
+        raise _complaint(damaged, count, what)
     return pixels
 
 
@@ -52,11 +62,24 @@ def choose_shape(
 ) -> tuple[int, int, int]:
     """(C, H, W) for a set, from its first images where `size` or `channels` is None.
 
+    Those that are damaged are left to `read_images`, unless all are: then it raises TrainingError.
+
     Gray if all of them are. Their own size if all have the same and it reaches no further than
     64; else a square of 64, 32 or 16, the largest that half of them fill without enlargement.
     """
-    decoded = map(open_image, images[:LOOKED_AT])  # one at a time: photographs are large
-    modes, sizes = zip(*((image.mode, image.size) for image in decoded), strict=True)
+    modes: list[str] = []
+    sizes: list[tuple[int, int]] = []
+    damaged: list[TrainingError] = []
+    for encoded in images[:LOOKED_AT]:  # none is kept: photographs are large
+        try:
+            image = open_image(encoded, _DEFAULT_SIDES[0])
+        except TrainingError as error:
+            damaged.append(error)
+        else:
+            modes.append(image.mode)
+            sizes.append(image.size)
+    if not sizes:
+        raise _complaint(damaged, len(images), "those looked at first")
     if channels is None:
         channels = 1 if set(modes) == {"L"} else 3
     if size is not None:
@@ -69,9 +92,22 @@ def choose_shape(
     return channels, side, side
 
 
-def open_image(encoded: Encoded) -> Image.Image:
+def _complaint(damaged: Sequence[TrainingError], count: int, what: str) -> TrainingError:
+    """One error for all; the only one as it is."""
+    if len(damaged) == 1:
+        return damaged[0]
+    lines = [f"{len(damaged)} of {count} images of {what} cannot be read:"]
+    lines += [f"  {error}" for error in damaged[:_NAMED]]
+    if len(damaged) > _NAMED:
+        lines.append(f"  and {len(damaged) - _NAMED} more")
+    return TrainingError("\n".join(lines))
+
+
+def open_image(encoded: Encoded, least: int) -> Image.Image:
     """Decode to mode L or RGB, upright; what is transparent becomes black.
 
+    A JPEG is decoded at a half, a fourth or an eighth of its sides if they are at least `least`
+    pixels then, which takes a photograph a ninth of the time.
     Raises TrainingError if it is damaged, of more than 8 bits or of 89 megapixels and more.
     """
     what, source = encoded
@@ -81,6 +117,7 @@ def open_image(encoded: Encoded) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             file = io.BytesIO(source) if isinstance(source, bytes) else source
             with Image.open(file, formats=_FORMATS) as image:
+                image.draft(None, (least, least))
                 deep = image.mode in _DEEP_MODES or image.mode.startswith("I;")
                 upright = ImageOps.exif_transpose(image)
                 upright.load()

@@ -87,9 +87,8 @@ class Autoencoder(nn.Module):
         """rate 0 [N, L], distortion [N]; log_weight is -distortion, which weighs nothing."""
         latents, _, _ = self.encode(observations, noise)
         distortion = self.likelihood.distortion(self.decoder(latents), observations)
-        return Terms(
-            torch.zeros_like(latents), distortion, -distortion, torch.zeros_like(distortion)
-        )
+        weight = None if self.training else -distortion
+        return Terms(torch.zeros_like(latents), distortion, weight)
 
     @torch.no_grad()
     def initialize_output(self, mean_observation: Tensor) -> None:

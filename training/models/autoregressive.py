@@ -166,9 +166,11 @@ class AutoregressiveVae(nn.Module):
         given = self._hidden(observations, of_pixels) if of_pixels.shape[1] else observations
         logits = self._logits(given, self._condition(latents))
         distortion = self.likelihood.distortion(logits, observations)
-        ratio = standard_log_ratio(latents, log_variance, of_latents)
+        weight = None
+        if not self.training:
+            weight = standard_log_ratio(latents, log_variance, of_latents) - distortion
         rate = standard_rate(mean, log_variance)
-        return Terms(rate, distortion, ratio - distortion, torch.zeros_like(distortion))
+        return Terms(rate, distortion, weight)
 
     @torch.no_grad()
     def initialize_output(self, mean_observation: Tensor) -> None:

@@ -125,13 +125,12 @@ class ConditionalVae(nn.Module):
         posterior, prior = self.posterior(observations, label), self.prior(label)
         latents = reparameterize(*posterior, noise)
         distortion = self.distortion(observations, latents, label)
-        ratio = (log_density(latents, *prior) - log_density(latents, *posterior)).sum(1)
-        return Terms(
-            gaussian_rate(*posterior, *prior),
-            distortion,
-            ratio - distortion,
-            torch.zeros_like(distortion),
-        )
+        weight = None
+        if not self.training:
+            ratio = log_density(latents, *prior) - log_density(latents, *posterior)
+            weight = ratio.sum(1) - distortion
+        rate = gaussian_rate(*posterior, *prior)
+        return Terms(rate, distortion, weight)
 
     @torch.no_grad()
     def initialize_output(self, mean_observation: Tensor) -> None:

@@ -126,14 +126,13 @@ class Ladder(nn.Module):
     def elbo_terms(self, observations: Tensor, noise: Tensor, label: Tensor | None = None) -> Terms:
         """rate [N, G] by group, given the draw of those before it; the others [N]."""
         draws, features = self._draw(observations, noise)
-        rates, ratios = [], []
-        for latents, mean, log_variance, *prior in draws:
-            rates.append(gaussian_rate(mean, log_variance, *prior).flatten(1).sum(1))
-            ratio = log_density(latents, *prior) - log_density(latents, mean, log_variance)
-            ratios.append(ratio.flatten(1).sum(1))
+        rates = [
+            gaussian_rate(mean, log_variance, *prior).flatten(1).sum(1)
+            for _, mean, log_variance, *prior in draws
+        ]
         distortion = self.likelihood.distortion(self._likelihood_parameters(features), observations)
-        weight = torch.stack(ratios).sum(0) - distortion
-        return Terms(torch.stack(rates, 1), distortion, weight, torch.zeros_like(distortion))
+        weight = None if self.training else _log_ratio(draws) - distortion
+        return Terms(torch.stack(rates, 1), distortion, weight)
 
     @torch.no_grad()
     def initialize_output(self, mean_observation: Tensor) -> None:
@@ -218,6 +217,15 @@ def _groups(config: LadderConfig, sides: list[Side]) -> tuple[LatentGroup, ...]:
             found.append(LatentGroup(name, (latents, *side), offset))
             offset += found[-1].size
     return tuple(found)
+
+
+def _log_ratio(draws: Sequence[Draw]) -> Tensor:
+    """[N]: ln p(z) - ln q(z given x) of the draws of all groups."""
+    ratios = []
+    for latents, mean, log_variance, *prior in draws:
+        ratio = log_density(latents, *prior) - log_density(latents, mean, log_variance)
+        ratios.append(ratio.flatten(1).sum(1))
+    return torch.stack(ratios).sum(0)
 
 
 def _flat(parts: Sequence[Tensor]) -> Tensor:

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 
+from training.models import convolutions
+
 _TAIL = 4.5  # standard deviations; float32 tells the distribution function of no more from 0 or 1
 
 
@@ -44,9 +46,9 @@ class GatedPixelCnn(nn.Module):
         )
         self.output = nn.Sequential(
             nn.ReLU(),
-            nn.Conv2d(channels, channels, 1),
+            convolutions.Conv2d(channels, channels, 1),
             nn.ReLU(),
-            nn.Conv2d(channels, categories, 1),
+            convolutions.Conv2d(channels, categories, 1),
         )
 
     def forward(self, inputs: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -158,12 +160,14 @@ class _GatedLayer(nn.Module):
         super().__init__()
         self.reach = kernel // 2
         self.shift = shift
-        self.vertical = nn.Conv2d(inputs, 2 * channels, (self.reach + 1, kernel))
-        self.horizontal = nn.Conv2d(inputs, 2 * channels, (1, self.reach + 1))
-        self.link = nn.Conv2d(2 * channels, 2 * channels, 1)
-        self.mix = nn.Conv2d(channels, channels, 1)
+        self.vertical = convolutions.Conv2d(inputs, 2 * channels, (self.reach + 1, kernel))
+        self.horizontal = convolutions.Conv2d(inputs, 2 * channels, (1, self.reach + 1))
+        self.link = convolutions.Conv2d(2 * channels, 2 * channels, 1)
+        self.mix = convolutions.Conv2d(channels, channels, 1)
         self.condition = (
-            nn.Conv2d(condition_size, 4 * channels, 1, bias=False) if condition_size else None
+            convolutions.Conv2d(condition_size, 4 * channels, 1, bias=False)
+            if condition_size
+            else None
         )
         if self.condition is not None:  # to heed the condition has to be learnt
             nn.init.zeros_(self.condition.weight)

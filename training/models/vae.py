@@ -82,16 +82,15 @@ class Vae(nn.Module):
         latents, mean, log_variance = self.encode(observations, noise)
         parameters = self.decoder(latents)
         distortion = self.likelihood.distortion(parameters, observations)
-        return Terms(
-            standard_rate(mean, log_variance),
-            distortion,
-            standard_log_ratio(latents, log_variance, noise) - distortion,
-            self.auxiliary(parameters, observations),
-        )
+        weight = None
+        if not self.training:
+            weight = standard_log_ratio(latents, log_variance, noise) - distortion
+        rate = standard_rate(mean, log_variance)
+        return Terms(rate, distortion, weight, self.auxiliary(parameters, observations))
 
-    def auxiliary(self, parameters: Tensor, observations: Tensor) -> Tensor:
+    def auxiliary(self, parameters: Tensor, observations: Tensor) -> Tensor | None:
         """[N]: what the loss adds to the bound for the likelihood's parameters; here nothing."""
-        return torch.zeros_like(observations.flatten(1)[:, 0], dtype=torch.float32)
+        return None
 
     @torch.no_grad()
     def initialize_output(self, mean_observation: Tensor) -> None:

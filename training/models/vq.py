@@ -5,12 +5,12 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.errors import require
 from training.likelihoods import GaussianStd, Likelihood, LikelihoodName, build_likelihood
 from training.model import Layout, Terms
+from training.models import convolutions
 from training.models.checks import check_sizes
 from training.models.layers import output_layer
 from training.models.pixelcnn import GatedPixelCnn, gumbel
@@ -83,19 +83,20 @@ class Vq(nn.Module):
         inner, outputs = channels[-1], likelihood.parameter_shape(shape)[0]
         down: list[nn.Module] = []
         for before, after in pairwise([shape[0], *channels]):
-            down += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.SiLU()]
+            down += [convolutions.Conv2d(before, after, 4, stride=2, padding=1), nn.SiLU()]
         up: list[nn.Module] = []
         for before, after in pairwise([*reversed(channels), outputs]):
-            up += [nn.SiLU(), nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)]
+            up += [nn.SiLU(), convolutions.ConvTranspose2d(before, after, 4, stride=2, padding=1)]
         self.encoder = nn.Sequential(
             *down,
             *(_Residual(inner) for _ in range(config.blocks)),
-            nn.Conv2d(inner, config.code_size, 1),
+            convolutions.Conv2d(inner, config.code_size, 1),
         )
         self.decoder = nn.Sequential(
-            nn.Conv2d(config.code_size, inner, 3, padding=1),
+            convolutions.Conv2d(config.code_size, inner, 3, padding=1),
             *(_Residual(inner) for _ in range(config.blocks)),
             *up,
+            convolutions.ChannelsFirst(),
         )
         self.quantizer = Quantizer(config.codes, config.code_size, config.decay)
         self.prior = GatedPixelCnn(
@@ -105,6 +106,7 @@ class Vq(nn.Module):
         self.likelihood_name: str = likelihood.name
         self.observation_shape = shape
         self.noise_shape: tuple[int, ...] = (*grid, config.codes)
+        self.training_noise_shape = (*grid, 1)
         self.latent_shape: tuple[int, ...] = grid
         self.weight = config.commitment * shape[0] * shape[1] * shape[2]
 
@@ -140,13 +142,16 @@ class Vq(nn.Module):
     def elbo_terms(self, observations: Tensor, noise: Tensor, label: Tensor | None = None) -> Terms:
         """rate [N, 1]: -ln p(codes); auxiliary [N]: the commitment.
 
-        In train mode the codebook moves; the noise decides which vectors revive dead codes.
+        In train mode the codebook moves; the noise decides which vectors revive dead codes, for
+        which a number for each position is enough, [N, *training_noise_shape].
         """
         codes, values, distance = self.quantizer(self.encoder(observations), noise[..., 0])
         distortion = self.likelihood.distortion(self.decoder(values), observations)
-        losses = F.cross_entropy(self.prior(codes).float(), codes, reduction="none")
-        rate = losses.flatten(1).sum(1, keepdim=True)
-        return Terms(rate, distortion, -rate[:, 0] - distortion, self.weight * distance)
+        # Innermost, where sums are fast; torch traces no cross-entropy of a flattened batch.
+        shares = self.prior(codes).float().permute(0, 2, 3, 1).log_softmax(-1)
+        rate = -shares.gather(-1, codes.unsqueeze(-1)).flatten(1).sum(1, keepdim=True)
+        weight = None if self.training else -rate[:, 0] - distortion
+        return Terms(rate, distortion, weight, self.weight * distance)
 
     @torch.no_grad()
     def initialize_output(self, mean_observation: Tensor) -> None:
@@ -159,9 +164,9 @@ class _Residual(nn.Module):
         super().__init__()
         self.inner = nn.Sequential(
             nn.SiLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
+            convolutions.Conv2d(channels, channels, 3, padding=1),
             nn.SiLU(),
-            nn.Conv2d(channels, channels, 1),
+            convolutions.Conv2d(channels, channels, 1),
         )
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from training.errors import TrainingError, require
-from training.model import DrawsMore, Gaussian, Model, Terms
+from training.model import DrawsOtherwise, Gaussian, Model, Terms
 from training.objectives.annealing import Annealing, annealed
 from training.objectives.elbo import weighted_bound
 from training.objectives.importance import importance_weighted
@@ -71,9 +71,9 @@ def check_objective(config: ObjectiveConfig, model: Model) -> None:
         raise TrainingError(
             f"objective {config.name} needs a Gaussian posterior, which family {model.family} lacks"
         )
-    draws_more = isinstance(model, DrawsMore) and model.training_noise_shape != model.noise_shape
+    hides = isinstance(model, DrawsOtherwise) and model.training_noise_shape != model.noise_shape
     require(
-        config.name == "elbo" or not draws_more,
+        config.name == "elbo" or not hides,
         f"objective {config.name} hides no pixels; set model.input_dropout=0",
     )
 
@@ -95,9 +95,9 @@ def loss(
 ) -> tuple[Tensor, Terms]:
     """The mean loss over a batch, a scalar, and the terms that are reported.
 
-    `noise` is [N, *noise_shape], longer for a model that `DrawsMore`, and for importance
-    [samples, N, *noise_shape]. `train_size` is that of the whole training split, which the total
-    correlation needs.
+    `noise` is [N, *noise_shape], of another shape for a model that `DrawsOtherwise`, and for
+    importance [samples, N, *noise_shape]. `train_size` is that of the whole training split, which
+    the total correlation needs.
     """
     if config.name == "importance":
         assert isinstance(model, Gaussian)

@@ -21,4 +21,7 @@ def weighted_bound(terms: Terms, kl_weight: float | Tensor = 1.0, free_bits: flo
     rates = terms.rate.mean(0)
     if free_bits > 0:
         rates = rates.where(mean_over_processes(rates.detach().clone()) > free_bits, free_bits)
-    return (terms.distortion + terms.auxiliary).mean() + kl_weight * rates.sum()
+    costs = terms.distortion
+    if terms.auxiliary is not None:
+        costs = costs + terms.auxiliary
+    return costs.mean() + kl_weight * rates.sum()

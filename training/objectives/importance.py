@@ -35,7 +35,6 @@ def importance_weighted(
         gaussian_rate(*posterior, *prior).detach(),
         distortion.detach().mean(0),
         bound.detach(),
-        torch.zeros_like(bound),
     )
     if not dreg:
         return -bound.mean(), terms

@@ -60,14 +60,10 @@ def total_correlation_loss(
     latents = reparameterize(*posterior, noise)
     distortion = model.distortion(observations, latents, label)
     parts = rate_parts(latents, posterior, prior, train_size, estimator)
-    terms = Terms(
-        gaussian_rate(*posterior, *prior),
-        distortion,
-        -(sum(parts) + distortion),
-        torch.zeros_like(distortion),
-    )
-    information, correlation, rate = parts
-    return (distortion + information + kl_weight * correlation + rate).mean(), terms
+    rate = gaussian_rate(*posterior, *prior)
+    terms = Terms(rate, distortion)
+    information, correlation, by_dim = parts
+    return (distortion + information + kl_weight * correlation + by_dim).mean(), terms
 
 
 def _log_weights(batch: int, train_size: int, estimator: Estimator, device: torch.device) -> Tensor:

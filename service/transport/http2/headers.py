@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
+import grpc
 from hpack import Decoder
-from hpack.exceptions import HPACKError
+from hpack.exceptions import HPACKError, OversizedHeaderListError
 
 from service.transport.http2.frames import ErrorCode, ProtocolError
 from service.transport.metadata import REQUEST_ID, request_id, values_of
@@ -32,8 +33,8 @@ _MAX_TIMEOUT_DIGITS: Final = 8
 class RequestHeaders:
     """Of a request: its path "/SERVICE/METHOD", its timeout in seconds, the encoding of compressed
     messages, all its fields, and their bytes as HPACK counts them. `http_status`: 200 if it is
-    gRPC, else HTTP's answer; `fault`: what is wrong with it as gRPC; `request_id`: its client's
-    name for it, or ""."""
+    gRPC, else HTTP's answer; `fault`: what is wrong with it as gRPC, and the code that says so;
+    `request_id`: its client's name for it, or ""."""
 
     path: bytes
     timeout: float | None
@@ -41,7 +42,7 @@ class RequestHeaders:
     fields: tuple[tuple[bytes, bytes], ...]
     size: int
     http_status: int
-    fault: str = ""
+    fault: tuple[grpc.StatusCode, str] | None = None
     request_id: str = ""
 
 
@@ -60,6 +61,8 @@ class HeaderReader:
         before = self._state()
         try:
             fields = tuple((bytes(n), bytes(v)) for n, v in self._decoder.decode(block, raw=True))
+        except OversizedHeaderListError as error:
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "too many headers") from error
         except HPACKError as error:
             raise ProtocolError(ErrorCode.COMPRESSION_ERROR, "a header block is broken") from error
         read = _request(fields)
@@ -93,7 +96,8 @@ class _Same:
 
 def _request(fields: tuple[tuple[bytes, bytes], ...]) -> RequestHeaders:
     by_name = dict(fields)
-    http_status, fault = 200, ""
+    http_status = 200
+    fault: tuple[grpc.StatusCode, str] | None = None
     if by_name.get(b":method") != b"POST":
         http_status = 405
     elif not by_name.get(b"content-type", b"").startswith(b"application/grpc"):
@@ -103,12 +107,17 @@ def _request(fields: tuple[tuple[bytes, bytes], ...]) -> RequestHeaders:
     if text is not None:
         digits, unit = text[:-1], _UNITS.get(text[-1:])
         if unit is None or not digits.isdigit() or len(digits) > _MAX_TIMEOUT_DIGITS:
-            fault = "grpc-timeout: expected at most 8 digits and one of H M S m u n"
+            expected = "grpc-timeout: expected at most 8 digits and one of H M S m u n"
+            fault = grpc.StatusCode.INVALID_ARGUMENT, expected
         else:
             timeout = int(digits) * unit
     size = sum(len(name) + len(value) + _ENTRY for name, value in fields)
     if size > MAX_LIST_SIZE:
-        http_status = 431
+        expected = f"metadata: expected at most {MAX_LIST_SIZE} bytes, not {size}"
+        fault = grpc.StatusCode.RESOURCE_EXHAUSTED, expected
+    values = b"".join([value for _, value in fields])
+    if b"\0" in values or b"\n" in values or b"\r" in values:  # RFC 9113, section 8.2.1
+        fault = grpc.StatusCode.INVALID_ARGUMENT, "metadata: a value holds a null or an end of line"
     path = by_name.get(b":path", b"")
     encoding = by_name.get(b"grpc-encoding", b"identity")
     identity = request_id(values_of(fields, REQUEST_ID))

@@ -306,9 +306,7 @@ class Refusal(Rpc):
         if request.http_status != 200:
             self._block = headers.http_answer(request.http_status)
             return
-        code, text = grpc.StatusCode.UNIMPLEMENTED, "no such method"
-        if request.fault:
-            code, text = grpc.StatusCode.INVALID_ARGUMENT, request.fault
+        code, text = request.fault or (grpc.StatusCode.UNIMPLEMENTED, "no such method")
         self._block = headers.OPENING + headers.trailers(code.value[0], text)
 
     def begin(self) -> None:

@@ -108,10 +108,21 @@ def test_headers_that_are_too_many_end_their_own_call_alone(
     client.call(1, "Wait", b"unharmed")
     assert server.methods.arrived.acquire(timeout=SECONDS)
     client.call(3, "Echo", note="~" * 17_000)
-    frame = client.until(lambda frame: frame.stream == 3 or frame.kind == frames.GOAWAY)
-    assert frame.kind != frames.GOAWAY
+    assert client.answer(3).status == RESOURCE_EXHAUSTED
     server.methods.release()
     assert client.answer(1).values == [b"unharmed"]
+
+
+def test_headers_without_number_end_their_connection_alone(connect: Connect) -> None:
+    client, other = connect({}), connect({})
+    block = client.encoder.encode([("x", "a" * 20)] * 10_000)  # a byte each, but for the first
+    for stream in (1, 3):
+        client.send(frames.frame(frames.HEADERS, frames.END_HEADERS, stream, block[:10_100]))
+    farewell = client.until_closed()[-1]
+    assert farewell.kind == frames.GOAWAY
+    assert struct.unpack(">II", farewell.payload[:8]) == (0, ErrorCode.ENHANCE_YOUR_CALM)
+    other.call(1, "Echo", b"unharmed")
+    assert other.answer(1).values == [b"unharmed"]
 
 
 def test_calls_that_are_reset_at_once_leave_nothing_behind(

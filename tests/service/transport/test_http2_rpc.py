@@ -65,6 +65,15 @@ def test_a_timeout_that_is_none_is_an_error(connect: Connect, timeout: str) -> N
     assert client.answer(1).status == INVALID_ARGUMENT
 
 
+@pytest.mark.parametrize("value", ["a\0b", "a\r\nb: c", "\n"])
+def test_a_value_that_no_header_may_have_is_an_error(connect: Connect, value: str) -> None:
+    client = connect({})
+    client.call(1, "Echo", note=value)
+    assert client.answer(1).status == INVALID_ARGUMENT
+    client.call(3, "Echo", b"next")
+    assert client.answer(3).values == [b"next"]
+
+
 def test_a_deadline_ends_a_call_that_waits(connect: Connect, server: Server) -> None:
     client = connect({})
     client.call(1, "Wait", grpc_timeout="20m")

@@ -148,9 +148,43 @@ def test_transparent_pixels_are_black_and_cameras_are_held_upright(tmp_path: Pat
 
 
 def test_jpeg_webp_and_bmp_are_read(tmp_path: Path) -> None:
-    for index, suffix in enumerate(("jpg", "JPEG", "webp", "bmp")):
+    for index, suffix in enumerate(("jpg", "JPEG", "jfif", "webp", "bmp")):
         Image.new("RGB", (8, 8), (10 * index, 0, 0)).save(tmp_path / f"{index}.{suffix}")
-    assert load(tmp_path).observation_shape == (3, 8, 8)
+    dataset = load(tmp_path)
+    assert dataset.observation_shape == (3, 8, 8)
+    assert len(dataset.train) + len(dataset.test) == 5
+
+
+def test_a_large_jpeg_is_what_its_whole_pixels_are_resampled_to(tmp_path: Path) -> None:
+    x, y = np.meshgrid(np.arange(640), np.arange(480))
+    photograph = np.stack([x / 640, y / 480, np.sin(x / 40) / 2 + 0.5], 2)
+    for name, suffix, quality in (("jpeg", "jpg", 98), ("whole", "png", None)):
+        (tmp_path / name).mkdir()
+        for number in "01":
+            image = Image.fromarray(np.rint(255 * photograph).astype(np.uint8))
+            options = {} if quality is None else {"quality": quality}
+            image.save(tmp_path / name / f"{number}.{suffix}", **options)
+    found, wanted = (load(tmp_path / name).train.astype(int) for name in ("jpeg", "whole"))
+    assert found.shape == (1, 3, 64, 64)
+    assert abs(found - wanted).max() <= 3
+
+
+def test_a_cameras_jpeg_of_two_pictures_is_the_first(tmp_path: Path) -> None:
+    """Phones write such files, a preview or a depth map behind the photograph."""
+    for name in "ab":
+        first, second = (Image.new("RGB", (8, 8), colour) for colour in ("#c80000", "#0000c8"))
+        first.save(tmp_path / f"{name}.mpo", save_all=True, append_images=[second])
+        (tmp_path / f"{name}.mpo").rename(tmp_path / f"{name}.jpg")
+    pixels = load(tmp_path).train[0]
+    assert pixels[0].min() > 150
+    assert pixels[2].max() < 50
+
+
+def test_an_image_of_inks_becomes_one_of_colours(tmp_path: Path) -> None:
+    for name in "ab":
+        Image.new("CMYK", (8, 8), (255, 0, 0, 0)).save(tmp_path / f"{name}.jpg", quality=95)
+    red, green, blue = (int(channel.mean()) for channel in load(tmp_path).train[0])
+    assert red < 50 < 150 < min(green, blue)
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -187,6 +221,18 @@ def test_a_damaged_image_is_named(split: Path, damage: Any, complaint: str) -> N
     assert "BMP, JPEG, PNG, WEBP" in str(raised.value)
 
 
+def test_all_damaged_images_of_both_splits_are_named_at_once(split: Path) -> None:
+    for name in ("train/cat/01.png", "train/dog/03.png", "test/dog/00.png"):
+        (split / name).write_bytes(b"")
+    with pytest.raises(TrainingError, match=r"3 of 24 images of .* cannot be read") as raised:
+        load(split)
+    assert all(name in str(raised.value) for name in ("cat/01.png", "dog/03.png", "dog/00.png"))
+    for file in split.glob("*/*/*.png"):
+        file.write_bytes(b"")
+    with pytest.raises(TrainingError, match=r"16 of 16 images .*\n(.*\n){10}  and 6 more$"):
+        load(split)
+
+
 def test_an_image_of_16_bits_is_named(split: Path) -> None:
     Image.fromarray(np.zeros((6, 5), np.uint16)).save(split / "train" / "cat" / "deep.png")
     with pytest.raises(TrainingError, match=r"deep\.png has more than 8 bits"):
@@ -206,6 +252,10 @@ def test_an_image_that_is_a_folder_is_named(split: Path) -> None:
         (lambda folder: write(GRAY[:1], folder / "test" / "eel"), "eel is a class that train has"),
         (lambda folder: (folder / "train").rename(folder / "val"), "holds test, val but no train"),
         (lambda folder: write(GRAY[:1], folder / "eel"), "test holds no images"),
+        (
+            lambda folder: (folder / "train" / "cat" / "IMG_0001.HEIC").write_bytes(b"ftypheic"),
+            r"cat holds images of formats that are not read: 1, the first is IMG_0001\.HEIC",
+        ),
         (
             lambda folder: Image.new("L", (5, 6)).save(folder / "train" / "stray.png"),
             r"holds images \(stray.png\) beside folders \(cat\)",
@@ -232,6 +282,6 @@ def test_images_that_do_not_fit_in_memory_are_refused(
     split: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "available_memory", lambda: 400)
-    with pytest.raises(TrainingError, match=r"16 images of .* needs .* GiB"):
+    with pytest.raises(TrainingError, match=r"24 images of .* needs .* GiB"):
         load(split)
     load(split, train_limit=4, test_limit=4)

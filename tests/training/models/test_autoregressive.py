@@ -44,7 +44,7 @@ def test_the_likelihoods_of_all_images_sum_to_1() -> None:
 def test_log_weight_is_the_density_ratio_of_its_draw(
     model: AutoregressiveVae, pixels: torch.Tensor, noise: torch.Tensor
 ) -> None:
-    terms = model.elbo_terms(pixels, noise)
+    terms = model.eval().elbo_terms(pixels, noise)
     latents, mean, log_variance = model.encode(pixels, noise)
     posterior = torch.distributions.Normal(mean, torch.exp(0.5 * log_variance))
     prior = torch.distributions.Normal(torch.zeros(3), torch.ones(3))
@@ -52,13 +52,13 @@ def test_log_weight_is_the_density_ratio_of_its_draw(
     torch.testing.assert_close(terms.log_weight, ratio - model.distortion(pixels, latents))
     divergence = torch.distributions.kl_divergence(posterior, prior)
     torch.testing.assert_close(terms.rate, divergence)
-    assert not terms.auxiliary.any()
+    assert terms.auxiliary is None
 
 
 def test_an_answer_does_not_depend_on_its_batch(
     model: AutoregressiveVae, pixels: torch.Tensor, noise: torch.Tensor
 ) -> None:
-    together = model.elbo_terms(pixels, noise).log_weight
+    together = model.eval().elbo_terms(pixels, noise).log_weight
     alone = [model.elbo_terms(pixels[i : i + 1], noise[i : i + 1]).log_weight for i in range(6)]
     torch.testing.assert_close(together, torch.cat(alone))
     torch.testing.assert_close(model.decode(noise)[:1], model.decode(noise[:1]))

@@ -146,7 +146,7 @@ def test_an_answer_does_not_depend_on_its_batch(
 ) -> None:
     together = model.elbo_terms(pixels, noise)
     alone = model.elbo_terms(pixels[2:3], noise[2:3])
-    for whole, part in zip(together, alone, strict=True):
+    for whole, part in zip(together[:3], alone[:3], strict=True):  # there is no auxiliary
         torch.testing.assert_close(whole[2:3], part)
 
 
@@ -188,7 +188,9 @@ class Method(nn.Module):
 
     def forward(self, *inputs: Tensor) -> object:
         answer = self.method(*inputs)
-        return tuple(answer) if isinstance(answer, tuple) else answer
+        if not isinstance(answer, tuple):
+            return answer
+        return tuple(part for part in answer if part is not None)
 
 
 # A trace warns of what torch itself has deprecated, and of one axis in several inputs.

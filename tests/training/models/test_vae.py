@@ -50,6 +50,7 @@ def test_decode_gives_observations_between_0_and_1(model: Vae) -> None:
 
 def test_an_answer_does_not_depend_on_its_batch(model: Vae, observations: torch.Tensor) -> None:
     noise = torch.ones(5, 3)
+    model.eval()
     together = model.elbo_terms(observations, noise).log_weight
     alone = [model.elbo_terms(item, noise[:1]).log_weight for item in observations.split(1)]
     torch.testing.assert_close(together, torch.cat(alone))

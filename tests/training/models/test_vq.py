@@ -69,6 +69,35 @@ def test_every_parameter_that_is_fitted_gets_a_gradient(model: Vq) -> None:
             assert parameter.grad is not None, name
 
 
+def test_a_fit_sees_the_terms_and_gradients_of_an_evaluation(model: Vq) -> None:
+    """In train mode on a CPU, convolutions lie otherwise in memory."""
+    observations, noise = _inputs(4)
+    found = []
+    for training in (False, True):
+        terms = model.train(training).elbo_terms(observations, noise)
+        model.zero_grad()
+        (terms.distortion.sum() + terms.rate.sum()).backward()  # type: ignore[no-untyped-call]
+        fitted = (p.grad for p in model.parameters() if p.requires_grad)
+        gradients = [gradient for gradient in fitted if gradient is not None]
+        found.append((terms.distortion, terms.rate, gradients))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_fit_has_its_channels_innermost_and_needs_a_number_for_each_position(model: Vq) -> None:
+    orders = []
+
+    def note(module: nn.Module, inputs: tuple[torch.Tensor], outputs: torch.Tensor) -> None:
+        orders.append(outputs.is_contiguous(memory_format=torch.channels_last))
+
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    for module in convolutions:
+        module.register_forward_hook(note)
+    observations, noise = _inputs(4)
+    model.train().elbo_terms(observations, noise[..., :1])
+    assert model.training_noise_shape == (3, 3, 1)
+    assert orders == [True] * len(convolutions)
+
+
 def test_a_resumed_fit_is_that_of_one_go(
     tiny_config: FitConfig, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
