@@ -69,6 +69,10 @@ async function main(target, name, count = '4') {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  if (process.argv.length < 4) {
+    console.error('usage: node client.mjs TARGET MODEL [COUNT]');
+    process.exit(2);
+  }
   main(...process.argv.slice(2)).catch((error) => {
     console.error(`error: ${grpc.status[error.code] ?? ''} ${error.details ?? error.message}`);
     process.exitCode = 1;

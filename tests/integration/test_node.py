@@ -68,3 +68,10 @@ def test_node_says_what_the_service_refused(example: Path, service: ServiceProce
 
     assert done.returncode == 1
     assert "NOT_FOUND" in done.stderr
+
+
+def test_node_says_how_it_is_called(example: Path) -> None:
+    done = run(example, "localhost:8500")
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: ")
