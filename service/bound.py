@@ -23,8 +23,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.device_gate import DeviceGate
+from service.waiting import Arrays
 
-Arrays = Mapping[str, NDArray[np.generic]]
 _REGULAR_RUNS = 2  # that allocate, and choose kernels
 _CAPTURING_RUNS = 4  # onnxruntime captures after two with the graph's number; the last one replays
 _NO_GRAPH = -1  # "gpu_graph_id" of a run that captures and replays nothing

@@ -1,10 +1,11 @@
 """Requests leave no reference cycles behind: the garbage collector has nothing to stop for."""
 
 import asyncio
+import contextlib
 import gc
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import numpy as np
 import pytest
@@ -24,11 +25,21 @@ from service.model import Model, Models
 from service.observations import Observing
 from service.servicer import Servicer
 from service.statistics import GraphStatistics
-from service.transport import Call, Method, Stream, StreamMethod, TransportOptions
+from service.transport import (
+    Call,
+    CallObserver,
+    Handler,
+    Method,
+    Stream,
+    StreamMethod,
+    TransportOptions,
+)
 from service.transport.http2.server import Http2Transport
 from tests.service.fake_model import FakeModel
 
 CALLS = 20
+DATA = BytesValue(value=b"x").SerializeToString()
+Unary = Callable[[BytesValue, Call], Handler]
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +83,27 @@ def test_an_answered_entry_goes_at_once(inline: bool) -> None:
     assert alive("Answer", "Entry") == before
 
 
+@contextlib.asynccontextmanager
+async def serving(unary: Unary, observer: CallObserver) -> AsyncIterator[aio.Channel]:
+    """A channel to our transport, with a unary method and a stream that echoes."""
+
+    async def echo(stream: Stream) -> None:
+        while (request := await stream.receive()) is not None:
+            await stream.send(request)
+
+    transport = Http2Transport(TransportOptions("127.0.0.1:0"), observer, make_logger("error"))
+    transport.add(
+        [
+            Method("test.Test", "Unary", BytesValue, unary),
+            StreamMethod("test.Test", "Stream", BytesValue, echo),
+        ]
+    )
+    await transport.start()
+    async with aio.insecure_channel(f"127.0.0.1:{transport.port}") as channel:
+        yield channel
+    await transport.stop(5)
+
+
 def test_a_call_of_our_transport_goes_at_once() -> None:
     async def unary(request: BytesValue, call: Call) -> BytesValue:
         waiting: Completion[None] = Completion()
@@ -81,28 +113,14 @@ def test_a_call_of_our_transport_goes_at_once() -> None:
             raise InvalidRequest("value", "expected some")
         return request
 
-    async def stream(stream: Stream) -> None:
-        while (request := await stream.receive()) is not None:
-            await stream.send(request)
-
     async def call_all() -> None:
-        transport = Http2Transport(TransportOptions("127.0.0.1:0"), Metrics(), make_logger("error"))
-        transport.add(
-            [
-                Method("test.Test", "Unary", BytesValue, unary),
-                StreamMethod("test.Test", "Stream", BytesValue, stream),
-            ]
-        )
-        await transport.start()
-        data = BytesValue(value=b"x").SerializeToString()
-        async with aio.insecure_channel(f"127.0.0.1:{transport.port}") as channel:
+        async with serving(unary, Metrics()) as channel:
             for _ in range(CALLS):
-                assert await channel.unary_unary("/test.Test/Unary")(data) == data
+                assert await channel.unary_unary("/test.Test/Unary")(DATA) == DATA
                 with pytest.raises(aio.AioRpcError):
                     await channel.unary_unary("/test.Test/Unary")(b"")
-                answers = channel.stream_stream("/test.Test/Stream")(iter([data, data]))
-                assert [answer async for answer in answers] == [data, data]
-        await transport.stop(5)
+                answers = channel.stream_stream("/test.Test/Stream")(iter([DATA, DATA]))
+                assert [answer async for answer in answers] == [DATA, DATA]
 
     names = ("Unary", "Streaming", "Completion", Task.__name__)
     before = alive(*names)
@@ -119,34 +137,19 @@ def test_a_call_whose_client_has_gone_goes_at_once() -> None:
         await Completion[None]()
         return request
 
-    async def stream(stream: Stream) -> None:
-        while (request := await stream.receive()) is not None:
-            await stream.send(request)
-
     class Observer:
         def call_done(self, method: str, code: str, seconds: float) -> None:
             ends.append(code)
 
     async def call_all() -> None:
-        options = TransportOptions("127.0.0.1:0")
-        transport = Http2Transport(options, Observer(), make_logger("error"))
-        transport.add(
-            [
-                Method("test.Test", "Wait", BytesValue, wait),
-                StreamMethod("test.Test", "Stream", BytesValue, stream),
-            ]
-        )
-        await transport.start()
-        data = BytesValue(value=b"x").SerializeToString()
-        async with aio.insecure_channel(f"127.0.0.1:{transport.port}") as channel:
+        async with serving(wait, Observer()) as channel:
             for _ in range(CALLS):
                 talk = channel.stream_stream("/test.Test/Stream")()
-                await talk.write(data)
-                assert await talk.read() == data
+                await talk.write(DATA)
+                assert await talk.read() == DATA
                 assert talk.cancel()
                 with pytest.raises(aio.AioRpcError):
-                    await channel.unary_unary("/test.Test/Wait")(data, timeout=0.05)
-        await transport.stop(5)
+                    await channel.unary_unary("/test.Test/Unary")(DATA, timeout=0.05)
 
     names = ("Unary", "Streaming", "Completion", Task.__name__)
     before = alive(*names)
