@@ -126,8 +126,9 @@ def fit(
     finally:
         if journal is not None:
             journal.close()
+    evaluated = state.evaluated  # once: it takes the buffers of the last step
     if state.best:
-        state.evaluated.load_state_dict(state.best)
-    freeze_variance(cast("Model", state.evaluated), batches, config.seed)
-    fitted = cast("Model", state.evaluated.cpu().eval())
+        evaluated.load_state_dict(state.best)
+    freeze_variance(cast("Model", evaluated), batches, config.seed)
+    fitted = cast("Model", evaluated.cpu().eval())
     return Fitted(fitted, history, state.counters.seconds)

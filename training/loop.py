@@ -189,8 +189,8 @@ class Loop:
         if held:
             observations, labels = dataset.train[-held:], dataset.train_labels[-held:]
             dataset, split = replace(dataset, test=observations, test_labels=labels), "held_out"
-        freeze_variance(cast("Model", self.state.evaluated), self.batches, self.config.seed)
-        model = self.state.evaluated
+        model = self.state.evaluated  # once: it takes the buffers of the last step
+        freeze_variance(cast("Model", model), self.batches, self.config.seed)
         training = model.training
         evaluated = cast("Model", model.eval())
         generator = torch.Generator().manual_seed(SEED)

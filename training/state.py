@@ -58,7 +58,10 @@ class FitState:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The model with the weights that count: the mean ones, if there are any."""
+        """The model with the weights that count: the mean ones, if there are any.
+
+        Those come with the buffers of the model, such as a codebook, copied each time.
+        """
         if self.averaged is None:
             return self.model
         for mine, theirs in zip(self.averaged.buffers(), self.model.buffers(), strict=True):

@@ -15,7 +15,8 @@ from training.config import FitConfig, OptimizerConfig
 from training.data import Dataset
 from training.errors import InterruptedFit, RunError, TrainingError
 from training.fit import Fitted, fit, initial_model
-from training.models import ConvConfig, MlpConfig, ModelConfig
+from training.likelihoods import Gaussian
+from training.models import ConvConfig, MlpConfig, ModelConfig, Vae
 from training.objectives import ObjectiveConfig
 
 
@@ -125,6 +126,30 @@ def test_every_epoch_has_its_metrics(tiny_config: FitConfig, tiny_dataset: Datas
         last = history[-1]
         total = last[f"{split}_rate"] + last[f"{split}_distortion"]
         assert last[f"{split}_negative_elbo"] == pytest.approx(total)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_an_optimal_standard_deviation_is_that_of_the_weights_that_are_kept(
+    tiny_config: FitConfig, tiny_dataset: Dataset, decay: float
+) -> None:
+    """Averaged weights have their own, which evaluations see, too: it starts at 1."""
+    config = replace(
+        tiny_config,
+        model=MlpConfig(3, (16,), likelihood="gaussian", gaussian_std="optimal"),
+        optimizer=OptimizerConfig(1e-2, ema_decay=decay),
+        epochs=20,
+    )
+    fitted = fit(config, tiny_dataset)
+    model = fitted.model
+    assert isinstance(model, Vae)
+    assert isinstance(model.likelihood, Gaussian)
+    observations = torch.from_numpy(tiny_dataset.observations("train"))
+    with torch.no_grad():
+        decoded = model.decode(model.posterior(observations)[0])
+    error = (decoded - observations).square().mean().item()
+    assert model.likelihood.log_std().item() == pytest.approx(0.5 * math.log(error), abs=0.2)
+    last = fitted.history[-1]
+    assert last["test_negative_elbo"] == pytest.approx(last["train_negative_elbo"], abs=15)
 
 
 def test_a_fitted_model_is_in_eval_mode(tiny_config: FitConfig, tiny_dataset: Dataset) -> None:
