@@ -1,4 +1,4 @@
-"""Models and calls that do not wait for each other's work."""
+"""Models that do not wait for each other's work."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -7,10 +7,9 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 from vae.v1.tensor_pb2 import DATA_TYPE_FLOAT32, Tensor
-from vae.v1.vae_service_pb2 import OBSERVATION_ENCODING_PNG, DecodeRequest, SampleRequest
+from vae.v1.vae_service_pb2 import DecodeRequest, SampleRequest
 from vae.v1.vae_service_pb2_grpc import VaeServiceStub
 
 from scripts.launch import ServiceProcess
@@ -69,39 +68,3 @@ def test_a_model_does_not_wait_for_the_queue_of_another(
 
     assert answer.model == "models/other/versions/1"
     assert unanswered > 0
-
-
-def test_health_is_answered_while_files_are_encoded(
-    start_service: StartService, models: Path
-) -> None:
-    with (
-        start_service("--repository", str(models)) as service,
-        grpc.insecure_channel(service.target) as channel,
-    ):
-        service.wait_for("ready")
-        health = health_pb2_grpc.HealthStub(channel)
-        many = SampleRequest(model="models/digits", sample_count=ITEMS, seed=1)
-        many.observation_encoding = OBSERVATION_ENCODING_PNG
-        files = VaeServiceStub(channel).Sample.future(many, timeout=60)
-        # Its last batch has run: what is left are the files.
-        wait_until(lambda: decoded(service) == ITEMS)
-        answered = 0
-        while not files.done():
-            health.Check(health_pb2.HealthCheckRequest(service="vae.v1.VaeService"), timeout=60)
-            answered += not files.done()
-        assert len(files.result().images) == ITEMS
-
-    assert answered > 0
-
-
-def decoded(service: ServiceProcess) -> float:
-    """Items of digits that its decoder has run."""
-    families = text_string_to_metric_families(service.scrape())
-    samples = next(each for each in families if each.name == "vae_batch_items").samples
-    return sum(
-        each.value
-        for each in samples
-        if each.name == "vae_batch_items_sum"
-        and each.labels["model"] == "digits"
-        and each.labels["graph"].startswith("decoder")
-    )
