@@ -3,8 +3,11 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import numpy as np
 import pytest
+from vae.v1 import vae_service_pb2
+from vae.v1.vae_service_pb2_grpc import VaeServiceStub
 
 from scripts.launch import ServiceProcess
 from training.config import DataConfig
@@ -54,6 +57,36 @@ def test_a_sample_does_not_depend_on_the_request_that_holds_it(
     np.testing.assert_allclose(
         whole.observations[start : start + count], part.observations, atol=1e-6
     )
+
+
+def test_an_answer_keeps_the_level_of_reproducibility_that_it_names(channel: grpc.Channel) -> None:
+    stub = VaeServiceStub(channel)
+
+    def sample(start: int, count: int) -> vae_service_pb2.SampleResponse:
+        return stub.Sample(
+            vae_service_pb2.SampleRequest(
+                model="models/digits",
+                sample_count=count,
+                seed=5,
+                start_index=start,
+                include_latents=True,
+            )
+        )
+
+    whole = sample(0, 64)
+    assert whole.execution.reproducibility in (
+        vae_service_pb2.REPRODUCIBILITY_SAME_NOISE,
+        vae_service_pb2.REPRODUCIBILITY_SAME_BITS,
+    )
+    for start, count in ((0, 1), (63, 1), (17, 5), (0, 64)):
+        part = sample(start, count)
+        assert part.execution.reproducibility == whole.execution.reproducibility
+        assert part.latents.data == whole.latents.data[32 * start : 32 * (start + count)]
+        there = whole.observations.data[256 * start : 256 * (start + count)]
+        if part.execution.reproducibility == vae_service_pb2.REPRODUCIBILITY_SAME_BITS:
+            assert part.observations.data == there
+        found, expected = (np.frombuffer(each, "<f4") for each in (part.observations.data, there))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_temperature_zero_decodes_the_mode_of_the_prior(client: VaeClient) -> None:

@@ -1,6 +1,8 @@
 """Reconstruct, Interpolate, Traverse and Score, image files, and what answers say of themselves."""
 
 import io
+import json
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,6 +22,15 @@ from vae_client.errors import VaeError, error_of
 MODEL = "models/digits"
 LATENTS = np.random.default_rng(0).standard_normal((3, 8), dtype=np.float32)
 DTYPES = {DATA_TYPE_FLOAT32: np.float32, DATA_TYPE_UINT8: np.uint8, DATA_TYPE_FLOAT16: np.float16}
+
+
+def _png(item: NDArray[np.uint8]) -> bytes:
+    with io.BytesIO() as file:
+        Image.fromarray(item).save(file, "PNG")
+        return file.getvalue()
+
+
+HUGE_FILE = _png(np.zeros((9000, 9000), np.uint8))  # some 80 KB, and 81 MB once it is read
 
 
 def tensor(array: NDArray[Any]) -> Tensor:
@@ -142,6 +153,20 @@ def test_score_gives_bounds_that_more_draws_tighten(calls: Any, levels: NDArray[
     assert max(anomalies.percentile) == 0
 
 
+def test_a_percentile_is_that_of_the_manifests_scores(
+    calls: Any, levels: NDArray[np.uint8], digits_repository: Path
+) -> None:
+    manifest = json.loads((digits_repository / "digits" / "1" / "manifest.json").read_text())
+    of_training = np.array(manifest["elboPercentiles"], np.float32)  # the 0th to the 100th
+    noisy = np.concatenate((levels, levels // 2, 255 - levels))
+    scores = calls.Score(pb.ScoreRequest(model=MODEL, observations=tensor(noisy), draws=20, seed=1))
+    below = np.searchsorted(of_training, np.array(scores.elbo, np.float32))
+    percentile = np.array(scores.percentile)
+    assert len({float(each) for each in percentile}) > 1
+    assert np.all(percentile <= np.clip(below, 0, 100) + 1e-3)
+    assert np.all(percentile >= np.clip(below - 1, 0, 100) - 1e-3)
+
+
 def test_an_item_is_scored_alike_in_any_request(calls: Any, levels: NDArray[np.uint8]) -> None:
     whole = calls.Score(pb.ScoreRequest(model=MODEL, observations=tensor(levels), draws=9, seed=5))
     alone = calls.Score(
@@ -208,6 +233,8 @@ def test_an_answer_says_how_it_was_computed(calls: Any, levels: NDArray[np.uint8
         ("Interpolate", {"labels": [1]}, "labels", "not conditional"),
         ("Interpolate", {"start": pb.Points()}, "start.latents.data_type", "FLOAT32"),
         ("Interpolate", {"start": pb.Points(images=[b"no"])}, "start.images[0]", "PNG or JPEG"),
+        ("Interpolate", {"end": pb.Points(images=[b"no"])}, "end.images[0]", "PNG or JPEG"),
+        ("Encode", {"images": [HUGE_FILE]}, "images[0]", "expected 8 x 8 pixels, not 9000 x 9000"),
         ("Traverse", {"unit": 8}, "unit", "expected 0 to 7"),
         ("Traverse", {"steps": 0}, "steps", "expected 2 to"),
         ("Traverse", {"minimum": 1.0}, "minimum", "or neither"),
@@ -231,6 +258,7 @@ def test_a_bad_request_is_refused_by_the_name_of_its_field(
     good: dict[str, dict[str, Any]] = {
         "Interpolate": {**ends, "steps": 3},
         "Traverse": {"steps": 3},
+        "Encode": {},
         "Score": {"observations": seen},
         "Reconstruct": {"observations": seen},
     }
@@ -269,9 +297,3 @@ def test_the_client_scores(client: VaeClient, levels: NDArray[np.uint8]) -> None
     assert scores.elbo.shape == scores.importance_bound.shape == (5,)
     assert scores.percentile is not None
     assert scores.seed == 3
-
-
-def _png(item: NDArray[np.uint8]) -> bytes:
-    with io.BytesIO() as file:
-        Image.fromarray(item).save(file, "PNG")
-        return file.getvalue()

@@ -27,6 +27,7 @@ StartService = Callable[..., AbstractContextManager[ServiceProcess]]
 POLL = ("--model-control", "poll", "--repository-poll-seconds", "0.1")
 EXPLICIT = ("--model-control", "explicit")
 SWAPS = 20
+SERVED = (("digits", 2), ("digits", 3), ("listed", 1), ("listed", 3))
 
 
 @pytest.fixture
@@ -207,6 +208,36 @@ def test_a_graph_that_onnxruntime_refuses_leaves_the_old_version(
     assert answered == "models/digits/versions/1"
     assert "cannot load the graph" in reason
     assert str(root) not in reason
+
+
+def test_a_policy_and_the_settings_of_a_model_say_what_is_served_and_how(
+    start_service: StartService, root: Path, digits_repository: Path
+) -> None:
+    for version in (1, 2, 3):
+        publish(digits_repository, root, version, name="listed")
+    for version in (2, 3):
+        publish(digits_repository, root, version)
+    settings = 'version_policy = "1,3"\nbuckets = [1, 4]\ninstances = 2\nmax_queue_items = 8\n'
+    (root / "listed" / "settings.toml").write_text(settings)
+    options = ("--repository", str(root), "--version-policy", "latest 2", "--processes", "1")
+    with start_service(*options) as service, VaeClient(service.target) as client:
+        service.wait_for("ready")
+        served = [model.name.removeprefix("models/") for model in client.models()]
+        model = client.model("listed")
+        with grpc.insecure_channel(service.target) as channel:
+            stub = VaeServiceStub(channel)
+            sizes = [
+                stub.Sample(SampleRequest(model=f"models/{name}", sample_count=10)).execution
+                for name in ("listed", "digits")
+            ]
+            inference = GRPCInferenceServiceStub(channel)
+            request = inference_pb.ModelConfigRequest(name="listed.decoder")
+            config = inference.ModelConfig(request).config
+
+    assert served == [f"{name}/versions/{n}" for name, n in SERVED]
+    assert (model.name, model.max_batch_size) == ("models/listed/versions/3", 4)
+    assert [execution.batch_size for execution in sizes] == [4, 10]
+    assert config.max_batch_size == 4
 
 
 def test_a_version_that_is_removed_is_unloaded(

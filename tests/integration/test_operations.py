@@ -21,7 +21,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from inference.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from prometheus_client.parser import text_string_to_metric_families
 
-from scripts.launch import ServiceProcess
+from scripts.launch import ServiceProcess, running_service
+from service.session import cpu_quota
 from tests.integration.inference_requests import DECODER, Parameter, latents, request
 from vae_client import VaeClient, VaeError
 from vae_client.errors import error_of
@@ -221,6 +222,22 @@ def start(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[s
 
 
 LISTEN = ("--listen", "127.0.0.1:0", "--metrics-port", "0")
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_session_has_as_many_threads_as_the_process_has_cores(
+    digits_repository: Path, cores: int
+) -> None:
+    there = sorted(os.sched_getaffinity(0))[:cores]
+    if len(there) < cores:
+        pytest.skip(f"needs {cores} cores")
+    lines: list[str] = []
+    within = ("taskset", "--cpu-list", ",".join(map(str, there)))
+    with running_service(digits_repository, echo=lines.append, within=within) as service:
+        assert service.says("/readyz")
+
+    [listening] = [json.loads(line) for line in lines if '"listening"' in line]
+    assert listening["threads"] == min(cores, cpu_quota())
 
 
 def test_cuda_that_is_not_there_is_an_error_at_start(digits_repository: Path) -> None:

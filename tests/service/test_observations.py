@@ -1,5 +1,6 @@
 """What a model without a graph for uint8 refuses, by the field that asked for it."""
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -8,9 +9,9 @@ from vae.v1 import vae_service_pb2 as vae_pb
 
 from service.completion import run
 from service.errors import InvalidRequest
-from service.images import to_png
+from service.images import from_files, to_png
 from service.model import Model
-from service.observations import Observing, check_encoding
+from service.observations import Fields, Observing, check_encoding
 from service.tensors import from_array
 from tests.service.fake_model import FakeModel
 
@@ -53,3 +54,28 @@ def test_what_needs_uint8_is_refused_before_anything_runs(
 def test_floats_need_no_graph_for_uint8() -> None:
     model = FakeModel().model
     assert not check_encoding(vae_pb.OBSERVATION_ENCODING_FLOAT16, model)
+
+
+def test_files_are_read_and_written_on_another_thread_than_the_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[str] = []
+
+    def noting(function: Callable[..., object]) -> Callable[..., object]:
+        def noted(*arguments: object) -> object:
+            threads.append(threading.current_thread().name)
+            return function(*arguments)
+
+        return noted
+
+    monkeypatch.setattr("service.observations.to_png", noting(to_png))
+    monkeypatch.setattr("service.observations.from_files", noting(from_files))
+    fake, observing = FakeModel(), Observing()
+    fake.model.observation_shape = (1, 2, 2)
+    monkeypatch.setattr(fake.model, "batchers", {"encoder_uint8": fake.encoder})
+    request = vae_pb.EncodeRequest(images=to_png(LEVELS))
+    levels = run(observing.read(request, fake.model, 4))
+    run(observing.write(Fields(1, 2), levels, vae_pb.OBSERVATION_ENCODING_PNG))
+
+    assert len(threads) == 2
+    assert all(name.startswith("images") for name in threads)
