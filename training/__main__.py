@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -33,7 +34,10 @@ from training.report.run import read_history, report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0, 2 if the input is at fault, 130 if interrupted."""
+    """Returns the exit code: 0, 2 if the input is at fault, 130 if interrupted.
+
+    141, what a shell says of SIGPIPE, if nobody reads what is printed (`| head`).
+    """
     options = _parser().parse_args(arguments)
     try:
         if options.command == "list":
@@ -48,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _report(options)
         else:
             _evaluate(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # python flushes at its end
+        return 141
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -84,6 +84,7 @@ class OptimizerConfig:
 class FitConfig:
     """One fit.
 
+    There are more than `epochs` of a set so small that they make fewer than `least_steps` steps.
     `batch_size` counts the items of all processes together, `evaluate_every` epochs. `held_out`
     items at the end of the training split are not fitted on; with `patience` the fit ends after so
     many evaluations on them without a better ELBO, and keeps the best weights. `precision` is that
@@ -99,6 +100,7 @@ class FitConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     epochs: int = 100
+    least_steps: int = 0
     batch_size: int = 100
     evaluate_every: int = 10
     held_out: int = 0
@@ -112,8 +114,8 @@ class FitConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "evaluate_every"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1")
-        require(self.held_out >= 0, "held_out must not be negative")
-        require(self.patience >= 0, "patience must not be negative")
+        for name in ("least_steps", "held_out", "patience"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative")
         require(self.patience == 0 or self.held_out > 0, "patience needs held_out items")
         require(0 <= self.seed < 2**63, "seed must be between 0 and 2**63 - 1")
 

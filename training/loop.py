@@ -48,7 +48,9 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.per_epoch = math.ceil(len(self.batches) / self.config.batch_size)
-        self.steps = self.config.epochs * self.per_epoch
+        least = math.ceil(self.config.least_steps / self.per_epoch)
+        self.epochs = max(self.config.epochs, least)
+        self.steps = self.epochs * self.per_epoch
         self.good = self.state.snapshot()
         self.restores, self.failed = 0, 0  # the failure that lies furthest in the fit
         self.noise_shape = self._noise_shape()
@@ -139,7 +141,7 @@ class Loop:
             counters.step,
             self.steps,
             epoch,
-            self.config.epochs,
+            self.epochs,
             rate / count,
             distortion / count,
             rate_of_items,
@@ -158,7 +160,7 @@ class Loop:
             "train_distortion": distortion / count,
             "train_negative_elbo": (rate + distortion) / count,
         }
-        evaluates = epoch % self.config.evaluate_every == 0 or epoch == self.config.epochs
+        evaluates = epoch % self.config.evaluate_every == 0 or epoch == self.epochs
         if evaluates:
             metrics |= self._evaluate()
         if not all(map(math.isfinite, metrics.values())):
@@ -177,8 +179,8 @@ class Loop:
             if time.monotonic() - self.saved >= _SECONDS_BETWEEN_SAVES:
                 self.journal.save(self.state)
                 self.saved = time.monotonic()
-        if epoch in (1, self.config.epochs) or _is_due(epoch, self.config.epochs):
-            self.report(_line(metrics, self.config.epochs))
+        if epoch in (1, self.epochs) or _is_due(epoch, self.epochs):
+            self.report(_line(metrics, self.epochs))
         return True
 
     def _evaluate(self) -> EpochMetrics:

@@ -162,4 +162,4 @@ def smoke(config: FitConfig) -> FitConfig:
     """The same in seconds: few items and epochs."""
     data = replace(config.data, train_limit=2000, test_limit=200)
     held_out = min(config.held_out, 200)
-    return replace(config, data=data, epochs=3, evaluate_every=1, held_out=held_out)
+    return replace(config, data=data, epochs=3, least_steps=0, evaluate_every=1, held_out=held_out)

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -223,6 +224,24 @@ def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert re.fullmatch(r"error: unknown preset 'unknown'.*\n", done.stderr)
+
+
+def test_who_stops_reading_gets_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "training", "list"]
+    root = Path(training.__file__).parents[1]
+    ended = subprocess.run(
+        command,
+        cwd=root,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, "")
 
 
 def test_a_fit_leaves_a_report_that_can_be_written_again(

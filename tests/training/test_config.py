@@ -45,6 +45,7 @@ configs = st.builds(
     data=data_sets,
     model=models,
     epochs=sizes,
+    least_steps=sizes,
     batch_size=sizes,
     objective=st.builds(ObjectiveConfig, kl_weight=st.floats(0, 1e6)),
     optimizer=st.builds(OptimizerConfig, learning_rate=positive),

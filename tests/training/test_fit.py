@@ -152,6 +152,18 @@ def test_an_optimal_standard_deviation_is_that_of_the_weights_that_are_kept(
     assert last["test_negative_elbo"] == pytest.approx(last["train_negative_elbo"], abs=15)
 
 
+@pytest.mark.parametrize(("least", "epochs"), [(6, 5), (15, 5), (16, 6), (19, 7)])
+def test_of_a_small_set_there_are_epochs_enough_for_the_least_steps(
+    tiny_config: FitConfig, tiny_dataset: Dataset, least: int, epochs: int
+) -> None:
+    config = replace(tiny_config, epochs=5, least_steps=least, evaluate_every=100, batch_size=25)
+    lines: list[str] = []
+    history = fit(config, tiny_dataset, lines.append).history
+    assert history[-1]["epoch"] == epochs
+    assert "test_negative_elbo" in history[-1]
+    assert f"/{epochs} " in lines[-1]
+
+
 def test_a_fitted_model_is_in_eval_mode(tiny_config: FitConfig, tiny_dataset: Dataset) -> None:
     assert not fit(tiny_config, tiny_dataset).model.training
 

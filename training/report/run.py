@@ -27,7 +27,7 @@ def report(
     return render(
         Subject(
             title=config.preset,
-            facts=_facts(config, model, dataset),
+            facts=_facts(config, model, dataset, history),
             goals=_goals(config, evaluation),
             history=history,
             evaluation=evaluation,
@@ -50,9 +50,12 @@ def read_history(path: Path) -> list[dict[str, float | int]]:
     return lines
 
 
-def _facts(config: FitConfig, model: Model, dataset: Dataset) -> list[tuple[str, str]]:
+def _facts(
+    config: FitConfig, model: Model, dataset: Dataset, history: History
+) -> list[tuple[str, str]]:
     channels, height, width = dataset.observation_shape
     shape = f"{height} x {width} pixels, {channels} channel{'s' if channels > 1 else ''}"
+    epochs = history[-1].get("epoch", config.epochs) if history else config.epochs
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return [
         ("data", f"{dataset.name}: {len(dataset.train)} train and {len(dataset.test)} test items"),
@@ -61,7 +64,7 @@ def _facts(config: FitConfig, model: Model, dataset: Dataset) -> list[tuple[str,
         ("latents", " x ".join(map(str, model.latent_shape))),
         ("likelihood", model.likelihood_name),
         ("objective", _objective(config)),
-        ("fit", f"{config.epochs} epochs, batches of {config.batch_size}, seed {config.seed}"),
+        ("fit", f"{epochs} epochs, batches of {config.batch_size}, seed {config.seed}"),
     ]
 
 
