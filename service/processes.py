@@ -24,12 +24,12 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter
 
+from service.cpus import cpu_quota
 from service.lifeline import lifeline
 from service.logs import Logger
 from service.merged import MergedMetrics, all_say_yes
 from service.probes import ALIVE, READY, runs, serve_probes
 from service.server import longest_drain, on_signals
-from service.session import cpu_quota
 from service.settings import Settings
 
 _FIRST_DELAY = 1.0

@@ -14,6 +14,7 @@ from service.auth.choice import make_authorize
 from service.batching import BatchingOptions
 from service.catalogue import Catalogue, Limits
 from service.control import Control
+from service.cpus import cpu_quota
 from service.following import Looks, load_first
 from service.gpus import gpu_memory
 from service.health import HEALTH_SERVICE, Health
@@ -33,7 +34,7 @@ from service.reflection import reflection_methods
 from service.repository import RepositoryError
 from service.reread import LOOK
 from service.servicer import VAE_SERVICE, Servicer
-from service.session import CUDA, SessionOptions, check_precision, choose_provider, cpu_quota
+from service.session import CUDA, SessionOptions, check_precision, choose_provider
 from service.settings import Settings, SettingsError, tls_files
 from service.sources import DirectorySource, Source
 from service.transport import ConnectionLifetimes, TransportOptions

@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -69,21 +68,6 @@ def check_precision(precision: str, provider: str) -> None:
     meant = {"float16": CUDA, "int8": CPU}.get(precision, provider)
     if provider != meant:
         raise ProviderError(f"precision {precision} is for {meant}, and this is {provider}")
-
-
-def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """CPUs that this process may use: the affinity, cut by the cgroup's quota; at least 1.
-
-    onnxruntime counts the host's cores by itself and would oversubscribe a limited container.
-    """
-    cpus = len(os.sched_getaffinity(0))
-    try:
-        quota, period = (root / "cpu.max").read_text().split()
-        if quota != "max":
-            cpus = min(cpus, int(quota) // int(period))
-    except (OSError, ValueError):
-        pass  # no cgroup v2: the affinity is all there is to know
-    return max(cpus, 1)
 
 
 class Session:

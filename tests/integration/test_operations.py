@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from inference.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.launch import ServiceProcess, running_service
-from service.session import cpu_quota
+from service.cpus import cpu_quota
 from tests.integration.inference_requests import DECODER, Parameter, latents, request
 from vae_client import VaeClient, VaeError
 from vae_client.errors import error_of
@@ -238,6 +238,40 @@ def test_a_session_has_as_many_threads_as_the_process_has_cores(
 
     [listening] = [json.loads(line) for line in lines if '"listening"' in line]
     assert listening["threads"] == min(cores, cpu_quota())
+
+
+@pytest.fixture
+def one_cpu() -> Iterator[Path]:
+    """A cgroup whose processes may use one CPU, where this process may make one."""
+    of_version_1, cgroups = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
+    folder = (of_version_1 if of_version_1.exists() else cgroups) / f"vae-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"needs to make a cgroup: {error}")
+    try:
+        if (folder / "cpu.max").exists():
+            (folder / "cpu.max").write_text("100000 100000")
+        elif (folder / "cpu.cfs_quota_us").exists():
+            (folder / "cpu.cfs_quota_us").write_text("100000")
+        else:
+            pytest.skip("needs a cgroup with the cpu controller")
+        yield folder
+    finally:
+        folder.rmdir()
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_session_has_as_many_threads_as_the_cgroup_has_cpus(
+    digits_repository: Path, one_cpu: Path
+) -> None:
+    lines: list[str] = []
+    within = ("sh", "-c", f'echo $$ > {one_cpu}/cgroup.procs && exec "$@"', "sh")
+    with running_service(digits_repository, echo=lines.append, within=within) as service:
+        assert service.says("/readyz")
+
+    [listening] = [json.loads(line) for line in lines if '"listening"' in line]
+    assert listening["threads"] == 1
 
 
 def test_cuda_that_is_not_there_is_an_error_at_start(digits_repository: Path) -> None:

@@ -21,7 +21,6 @@ from service.session import (
     SessionOptions,
     check_precision,
     choose_provider,
-    cpu_quota,
 )
 from service.settings import Settings
 
@@ -159,35 +158,6 @@ def test_cpu_threads_are_for_the_cpu(
     settings = Settings(repository="models", provider=provider, threads=3, cuda_runs="bound")
     expected = SessionOptions({"cpu": CPU, "cuda": CUDA}[provider], threads, "bound")
     assert session_options(settings) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "cpus"),
-    [
-        ("max 100000\n", 8),
-        ("200000 100000\n", 2),
-        ("250000 100000\n", 2),
-        ("50000 100000\n", 1),
-        ("1600000 100000\n", 8),
-        ("300000 50000\n", 6),
-        ("", 8),
-        ("garbage\n", 8),
-        ("two 100000\n", 8),
-    ],
-)
-def test_the_quota_of_a_cgroup_cuts_the_affinity(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, cpus: int
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
-    (tmp_path / "cpu.max").write_text(text)
-    assert cpu_quota(tmp_path) == cpus
-
-
-def test_without_a_cgroup_the_affinity_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(3)))
-    assert cpu_quota(tmp_path) == 3
 
 
 @pytest.mark.parametrize(("precision", "provider"), [("float16", CPU), ("int8", CUDA)])
