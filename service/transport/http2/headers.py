@@ -115,13 +115,30 @@ def _request(fields: tuple[tuple[bytes, bytes], ...]) -> RequestHeaders:
     if size > MAX_LIST_SIZE:
         expected = f"metadata: expected at most {MAX_LIST_SIZE} bytes, not {size}"
         fault = grpc.StatusCode.RESOURCE_EXHAUSTED, expected
-    values = b"".join([value for _, value in fields])
-    if b"\0" in values or b"\n" in values or b"\r" in values:  # RFC 9113, section 8.2.1
-        fault = grpc.StatusCode.INVALID_ARGUMENT, "metadata: a value holds a null or an end of line"
+    wrong = _malformed(fields)
+    if wrong is not None:
+        fault = grpc.StatusCode.INVALID_ARGUMENT, f"metadata: {wrong}"
     path = by_name.get(b":path", b"")
     encoding = by_name.get(b"grpc-encoding", b"identity")
     identity = request_id(values_of(fields, REQUEST_ID))
     return RequestHeaders(path, timeout, encoding, fields, size, http_status, fault, identity)
+
+
+def _malformed(fields: tuple[tuple[bytes, bytes], ...]) -> str | None:
+    """What makes a request malformed by RFC 9113, sections 8.2.1 and 8.3; None for nothing.
+
+    A proxy in front may take the other one of two paths, and with it other rights.
+    """
+    names, values = [name for name, _ in fields], b"".join([value for _, value in fields])
+    together = b"".join(names)
+    pseudo = [name for name in names if name.startswith(b":")]
+    if b"\0" in values or b"\n" in values or b"\r" in values:
+        return "a value holds a null or an end of line"
+    if together != together.lower() or b"" in names:
+        return "a name is empty or has upper case letters"
+    if len(set(pseudo)) < len(pseudo) or names[: len(pseudo)] != pseudo:
+        return "a pseudo-header is there twice, or after others"
+    return None
 
 
 def block(fields: tuple[tuple[str, str], ...]) -> bytes:

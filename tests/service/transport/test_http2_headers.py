@@ -1,6 +1,8 @@
 """Header blocks mean what HPACK says, whatever was remembered of those before."""
 
+import grpc
 import hpack
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,6 +42,33 @@ def test_a_block_that_repeats_is_remembered_until_the_table_changes() -> None:
     assert reader.read(encoder.encode(fields)) is first
     reader.read(encoder.encode([("x-new", "value")]))
     assert reader.read(encoder.encode(fields)).path == b"/a"
+
+
+CALL = [(":method", "POST"), (":path", "/a"), ("content-type", "application/grpc")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ([*CALL, ("x-a", "1\n2")], "a null or an end of line"),
+        ([*CALL, ("X-a", "1")], "upper case"),
+        ([*CALL, ("", "1")], "empty"),
+        ([*CALL[:2], (":path", "/b"), CALL[2]], "twice, or after"),
+        ([CALL[0], CALL[2], CALL[1]], "twice, or after"),
+    ],
+)
+def test_what_no_client_of_http2_may_send_is_refused(
+    fields: list[tuple[str, str]], wrong: str
+) -> None:
+    code, words = headers.HeaderReader().read(hpack.Encoder().encode(fields)).fault or (None, "")
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert words.startswith("metadata: ")
+    assert wrong in words
+
+
+def test_metadata_may_be_there_twice() -> None:
+    fields = [*CALL, ("x-a", "1"), ("x-a", "2")]
+    assert headers.HeaderReader().read(hpack.Encoder().encode(fields)).fault is None
 
 
 def test_trailers_carry_any_text() -> None:
