@@ -22,7 +22,7 @@ from benchmarks.messages import decode
 from benchmarks.models import MLP, build_repository
 from benchmarks.runner import new_path
 from benchmarks.servers import Server, running
-from benchmarks.waits import Waited, sample, since
+from benchmarks.waits import sample, since, waited
 
 CALLERS = (1, 16, 64)
 _EVERY = 0.005
@@ -101,7 +101,7 @@ def _open(server: Server, plan: Plan, rate: float, number: int) -> dict[str, Any
     samples: list[tuple[float, ...]] = []
 
     def watch(process: "subprocess.Popen[bytes]") -> None:
-        with Waited(server.pid) as service, Waited(process.pid) as generator:
+        with waited(server.pid) as service, waited(process.pid) as generator:
             samples.extend(sample((service, generator), lambda: process.poll() is None, _EVERY))
 
     report = run_load(server.target, decode(MLP, 1), load, watch)

@@ -4,48 +4,38 @@ Each thread's nanoseconds are the second number of /proc/PID/task/TID/schedstat 
 kernel's documentation).
 """
 
+import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 
-class Waited:
-    """What the threads that a process has now have waited; a context manager, since it keeps files
-    open: reading one again and again is cheap enough not to disturb what is measured."""
+@contextlib.contextmanager
+def waited(pid: int, proc: Path = Path("/proc")) -> Iterator[Callable[[], float]]:
+    """Says what the threads that a process has now have waited, all together, in seconds.
 
-    def __init__(self, pid: int, proc: Path = Path("/proc")) -> None:
-        tasks = sorted((proc / str(pid) / "task").iterdir())
-        self._files = [os.open(task / "schedstat", os.O_RDONLY) for task in tasks]
-
-    def __enter__(self) -> "Waited":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for file in self._files:
-            os.close(file)
-
-    def seconds(self) -> float:
-        """All together. Raises ProcessLookupError once a thread has ended."""
-        return sum(int(os.pread(file, 64, 0).split()[1]) for file in self._files) / 1e9
+    It keeps their files open: reading one again and again is cheap enough not to disturb what is
+    measured. Raises ProcessLookupError once a thread has ended.
+    """
+    with contextlib.ExitStack() as files:
+        threads = [
+            files.enter_context((task / "schedstat").open("rb", buffering=0)).fileno()
+            for task in (proc / str(pid) / "task").iterdir()
+        ]
+        yield lambda: sum(int(os.pread(thread, 64, 0).split()[1]) for thread in threads) / 1e9
 
 
 def sample(
-    waited: Sequence[Waited], running: Callable[[], bool], interval: float
+    waited: Sequence[Callable[[], float]], running: Callable[[], bool], interval: float
 ) -> list[tuple[float, ...]]:
     """Every interval seconds, until nothing is running: the time (time.perf_counter) and what each
     has waited until then."""
     samples = []
     while running():
         try:
-            samples.append((time.perf_counter(), *(each.seconds() for each in waited)))
+            samples.append((time.perf_counter(), *(seconds() for seconds in waited)))
         except ProcessLookupError:
             break
         time.sleep(interval)

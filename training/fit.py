@@ -13,7 +13,7 @@ from torch import nn
 
 from training.batches import layout_of, training_batches
 from training.calibration import freeze_variance
-from training.checkpoint import load_run
+from training.checkpoint import Run, load_run
 from training.config import FitConfig
 from training.data import Dataset
 from training.distributed import process_count
@@ -50,22 +50,21 @@ def initial_model(config: FitConfig, dataset: Dataset) -> Model:
         mean = dataset.train.mean(0, dtype=np.float64) / (dataset.maximum or 1)
         model.initialize_output(torch.from_numpy(mean.astype(np.float32)))
     if config.initial_weights is not None:
-        _take_weights(model, config)
+        _take_weights(model, load_run(Path(config.initial_weights)))
     return model
 
 
-def _take_weights(model: Model, config: FitConfig) -> None:
-    run = load_run(Path(str(config.initial_weights)))
-    ours, theirs = config.model.family, run.config.model.family
+def _take_weights(model: Model, run: Run) -> None:
+    ours, theirs = model.family, run.model.family
+    what = (
+        f"initial_weights: the weights of {run.path} (family {theirs}) do not fit this model "
+        f"(family {ours})"
+    )
+    require(theirs == ours, f"{what}: the families differ")
     try:
-        require(theirs == ours, "the families differ")
-        cast("nn.Module", model).load_state_dict(run.model.state_dict())
-    except (TrainingError, RuntimeError) as error:  # RuntimeError: names or shapes differ
-        reason = " ".join(str(error).split())
-        raise TrainingError(
-            f"initial_weights: the weights of {run.path} (family {theirs}) do not fit this model "
-            f"(family {ours}): {reason}"
-        ) from error
+        model.load_state_dict(run.model.state_dict())
+    except RuntimeError as error:  # names or shapes differ
+        raise TrainingError(f"{what}: {' '.join(str(error).split())}") from error
 
 
 def choose_device(device: Literal["auto", "cpu", "cuda"]) -> str:

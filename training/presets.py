@@ -113,7 +113,7 @@ def read_preset(name: str, text: str) -> Preset:
         source = str(paper.pop("source", ""))
         reported = from_document(Goals, paper, "paper.")
         config = from_document(FitConfig, document | {"preset": name})
-    except (tomllib.TOMLDecodeError, KeyError, TrainingError) as error:
+    except (tomllib.TOMLDecodeError, TrainingError) as error:
         raise TrainingError(f"preset {name}: {error}") from error
     return Preset(config, description, goals, reported, source)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.waits import Waited, sample, since
+from benchmarks.waits import sample, since, waited
 
 
 def _thread(proc: Path, name: str, nanoseconds: int) -> None:
@@ -18,25 +18,25 @@ def test_what_the_threads_waited_is_added_up_and_read_anew(tmp_path: Path) -> No
     _thread(tmp_path, "7", 1_500_000)
     _thread(tmp_path, "8", 500_000)
 
-    with Waited(7, tmp_path) as waited:
-        first = waited.seconds()
+    with waited(7, tmp_path) as seconds:
+        first = seconds()
         _thread(tmp_path, "8", 2_500_000)
-        second = waited.seconds()
+        second = seconds()
 
     assert (first, second) == (pytest.approx(0.002), pytest.approx(0.004))
 
 
 def test_a_process_that_is_there_can_be_asked() -> None:
-    with Waited(os.getpid()) as waited:
-        assert waited.seconds() >= 0.0
+    with waited(os.getpid()) as seconds:
+        assert seconds() >= 0.0
 
 
 def test_samples_are_taken_until_nothing_runs(tmp_path: Path) -> None:
     _thread(tmp_path, "7", 1_000_000)
     answers = iter([True, True, True, False])
 
-    with Waited(7, tmp_path) as waited:
-        samples = sample((waited, waited), lambda: next(answers), interval=0.0)
+    with waited(7, tmp_path) as seconds:
+        samples = sample((seconds, seconds), lambda: next(answers), interval=0.0)
 
     assert [values for _, *values in samples] == [[0.001, 0.001]] * 3
     assert sorted(samples) == samples
