@@ -36,8 +36,14 @@ from service.session import ProviderError, SessionOptions, choose_provider
 PARTS = ("latency", "service", "memory")
 PRECISIONS = ("float32", "float16")
 _PACKAGES = ("grpcio", "numpy", "onnxruntime", "onnxruntime-gpu", "protobuf", "torch", "uvloop")
-# Precision and --cuda-runs; on the CPU all runs are plain, and float16 is refused.
-_SERVICES = (("float32", "plain"), ("float32", "captured"), ("float16", "captured"))
+# Precision, --cuda-runs and --processes; on the CPU all runs are plain, and float16 is refused.
+_SERVICES = (
+    ("float32", "plain", 1),
+    ("float32", "captured", 1),
+    ("float16", "captured", 1),
+    ("float32", "captured", 2),
+    ("float32", "captured", 4),
+)
 _KINDS = ("encoder", "decoder", "decoder_uint8")
 
 
@@ -107,11 +113,18 @@ def measure(
                 _latency(plan, model, repository, options, on_cuda, results)
             say(device_runs.table(results.latency))
         if "service" in parts:
-            for precision, runs in _SERVICES if on_cuda else _SERVICES[:1]:
+            for precision, runs, processes in _SERVICES if on_cuda else _SERVICES[:1]:
                 arguments = ["--provider", provider, "--precision", precision, "--cuda-runs", runs]
-                with running(repository, arguments) as server:
+                with running(repository, arguments, processes=processes) as server:
                     results.service += device_service.measure(
-                        server, precision, runs, plan.loads, plan.warmup, plan.duration, on_cuda
+                        server,
+                        processes,
+                        precision,
+                        runs,
+                        plan.loads,
+                        plan.warmup,
+                        plan.duration,
+                        on_cuda,
                     )
             say(device_service.table(results.service))
         if "memory" in parts:

@@ -1,7 +1,8 @@
 """How long batches take on a device, run in the ways that there are.
 
 plain, bound and captured are the service's own (`service.warming`): a batch comes from numpy arrays
-and its outputs go there. "onnxruntime, no copies" replays a CUDA graph on buffers of the device and
+and its outputs go there. "captured, pageable" is captured without pinned memory for the answers
+(`service.pinned`). "onnxruntime, no copies" replays a CUDA graph on buffers of the device and
 copies nothing: what is left is what the GPU computes. torch.compile copies as the service does.
 """
 
@@ -22,7 +23,7 @@ from service.repository import Graph
 from service.session import CUDA, Session, SessionOptions
 from service.warming import noise, proven
 
-PLAIN, BOUND, CAPTURED = "plain", "bound", "captured"
+PLAIN, BOUND, CAPTURED, PAGEABLE = "plain", "bound", "captured", "captured, pageable"
 NO_COPIES, TORCH = "onnxruntime, no copies", "torch.compile"
 Make = Callable[[int], Callable[[], object]]  # by items of a batch, what runs one
 
@@ -60,12 +61,17 @@ def service_ways(
     def plain() -> Make:
         return _on_noise(graph, Session(graph.content, graph.output_names, options).run)
 
-    def bound(capture: bool) -> Make:
+    def bound(capture: bool, pinned: bool = True) -> Make:
         unbound = Session(graph.content, graph.output_names, options).run
         session = Session(graph.content, graph.output_names, options, capture=capture)
-        return _on_noise(graph, proven(session.bound(), unbound, graph, buckets))
+        return _on_noise(graph, proven(session.bound(pinned=pinned), unbound, graph, buckets))
 
-    return {PLAIN: plain, BOUND: partial(bound, False), CAPTURED: partial(bound, True)}
+    return {
+        PLAIN: plain,
+        BOUND: partial(bound, False),
+        CAPTURED: partial(bound, True),
+        PAGEABLE: partial(bound, True, pinned=False),
+    }
 
 
 def _on_noise(graph: Graph, run: Callable[[Arrays], Arrays]) -> Make:

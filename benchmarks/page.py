@@ -83,7 +83,7 @@ def cuda_tables(results: Path) -> str:
     parts = [
         about,
         device_runs.table([each for each in batches if each.items in _SHOWN_ITEMS]),
-        "Decode through the service, one process:",
+        "Decode through the service:",
         device_service.table(
             [each for each in served if (each.items, each.callers) in _SHOWN_LOADS]
         ),

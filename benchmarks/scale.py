@@ -14,9 +14,8 @@ Simulated: whether it has. The kernel gives each connection to a process at rand
   idle: X(N) = the number with one.
 """
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -30,8 +29,7 @@ from benchmarks.messages import decode
 from benchmarks.models import MLP, build_repository
 from benchmarks.records import SERVICE, Record, Subject
 from benchmarks.scenarios import record_of
-from benchmarks.servers import Server
-from scripts.launch import running_service
+from benchmarks.servers import running
 
 PROCESSES = (1, 2, 4, 8, 16, 32)
 CONNECTIONS = (8, 32, 128, 512, 2048, 8192)
@@ -73,7 +71,10 @@ def measure(plan: ScalePlan) -> list[Record]:
     with TemporaryDirectory(prefix="models-") as name, ExitStack() as stack:
         repository = Path(name)
         build_repository(repository)
-        one, two = (stack.enter_context(_running(repository, count)) for count in (1, 2))
+        one, two = (
+            stack.enter_context(running(repository, ["--threads", "1"], processes=count))
+            for count in (1, 2)
+        )
         cases = [
             (goal, server, rate, times * rate)
             for rate in plan.rates
@@ -100,17 +101,6 @@ def measure(plan: ScalePlan) -> list[Record]:
                 report = run_load(server.target, decode(MLP, 1), load)
                 records.append(record_of(subject, number, 1, report))
     return records
-
-
-@contextmanager
-def _running(repository: Path, processes: int) -> Iterator[Server]:
-    started = time.perf_counter()
-    options = ("--threads", "1", "--processes", str(processes))
-    with running_service(repository, *options) as service:
-        service.wait_for_all(processes)
-        name = SERVICE if processes == 1 else f"{SERVICE}, {processes} processes"
-        seconds = time.perf_counter() - started
-        yield Server(name, service.target, service.process.pid, seconds)
 
 
 def cost_ratios(records: Sequence[Record]) -> dict[str, float]:

@@ -34,14 +34,18 @@ def call(target: str, path: str, request: bytes, seconds: float = 30.0) -> bytes
 
 @contextlib.contextmanager
 def running(
-    repository: Path, options: Sequence[str], checkout: Path | None = None
+    repository: Path, options: Sequence[str], checkout: Path | None = None, processes: int = 1
 ) -> Iterator[Server]:
-    """The project's service, of another checkout if one is given; ends with the block."""
+    """The project's service, of another checkout if one is given, once so many processes are ready;
+    ends with the block."""
     started = time.perf_counter()
     within = _within(checkout.resolve()) if checkout else ()
+    options = [*options, "--processes", str(processes)]
     with running_service(repository, *options, within=within) as process:
+        process.wait_for_all(processes)
         seconds = time.perf_counter() - started
         name = checkout.resolve().name if checkout else SERVICE
+        name += f", {processes} processes" * (processes > 1)
         yield Server(name, process.target, process.process.pid, seconds)
 
 

@@ -120,8 +120,8 @@ def on_a_core(workload: Workload, measured: Measured) -> Replica:
 def behind_a_gpu(workload: Workload, rows: Sequence[Mapping[str, Any]]) -> Replica:
     """As many items as the best load of the workload's kind got through one process; rows are
     those of the service in a result of `python -m benchmarks cuda`."""
-    wanted = (workload.model, workload.items, workload.observations, "float32", "captured")
-    names = ("model", "items", "observations", "precision", "runs")
+    wanted = (workload.model, workload.items, workload.observations, "float32", "captured", 1)
+    names = ("model", "items", "observations", "precision", "runs", "processes")
     best = max(
         (row for row in rows if tuple(row[name] for name in names) == wanted),
         key=lambda row: float(row["items_per_second"]),

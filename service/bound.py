@@ -3,7 +3,8 @@
 For a plain run onnxruntime allocates inputs and outputs on the device and launches the graph's
 kernels one by one. Here every batch size (bucket) has its buffers on the device, allocated once: a
 batch is copied in, and its outputs are copied out. With capture the first runs of a bucket record
-its kernels as a CUDA graph, and all others launch them at once.
+its kernels as a CUDA graph, and all others launch them at once. Large answers come in pinned memory
+(`service.pinned`).
 
 What onnxruntime asks for, and what follows:
 - A CUDA graph belongs to the thread that captured it, so one thread runs a session.
@@ -23,19 +24,23 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.device_gate import DeviceGate
+from service.pinned import Answers, Runtime
 from service.waiting import Arrays
 
 _REGULAR_RUNS = 2  # that allocate, and choose kernels
 _CAPTURING_RUNS = 4  # onnxruntime captures after two with the graph's number; the last one replays
+_PINNED_BYTES = 2**19  # of a batch's answers; from there on it is quicker (docs/performance.md)
 _NO_GRAPH = -1  # "gpu_graph_id" of a run that captures and replays nothing
 
 
 @dataclass(frozen=True)
 class _Bucket:
-    """What runs one batch size. inputs: buffers by name, and what they take."""
+    """What runs one batch size. inputs: buffers by name, and what they take. answers: of every
+    output, its buffer and what copies it into pinned memory; None where it goes elsewhere."""
 
     inputs: Mapping[str, tuple[ort.OrtValue, tuple[int, ...], np.dtype[np.generic]]]
     outputs: tuple[str, ...]
+    answers: Mapping[str, tuple[ort.OrtValue, Answers]] | None
     binding: ort.IOBinding
     options: ort.RunOptions
 
@@ -53,20 +58,35 @@ class _Bucket:
 
     def read(self) -> Arrays:
         """The outputs, copied: the next batch overwrites the buffers."""
-        return dict(zip(self.outputs, self.binding.copy_outputs_to_cpu(), strict=True))
+        if self.answers is None:
+            return dict(zip(self.outputs, self.binding.copy_outputs_to_cpu(), strict=True))
+        return {
+            name: answers.read(buffer.data_ptr())
+            for name, (buffer, answers) in self.answers.items()
+        }
 
 
 class BoundRuns:
     """Bound runs of one session, on a thread of their own."""
 
     def __init__(
-        self, session: ort.InferenceSession, device: str, gate: DeviceGate, *, capture: bool
+        self,
+        session: ort.InferenceSession,
+        device: str,
+        gate: DeviceGate,
+        *,
+        capture: bool,
+        runtime: Runtime | None = None,
     ) -> None:
-        """device: "cuda" or "cpu", where the buffers are. capture: whether to make CUDA graphs."""
+        """device: "cuda" or "cpu", where the buffers are. capture: whether to make CUDA graphs.
+
+        runtime: what copies large answers into pinned memory; without it there is none.
+        """
         self._session = session
         self._device = device
         self._gate = gate
         self._capture = capture
+        self._runtime = runtime
         self._graph_ids = itertools.count(1)  # 0 is onnxruntime's own
         self._buckets: dict[tuple[tuple[str, ...], int], _Bucket] = {}
         self._runner = ThreadPoolExecutor(1, "bound-runs")  # ends with this object
@@ -103,10 +123,19 @@ class BoundRuns:
             for name, array in inputs.items():
                 buffers[name] = (self._buffer(array), array.shape, array.dtype)
                 binding.bind_ortvalue_input(name, buffers[name][0])
-            for name, array in outputs.items():
-                binding.bind_ortvalue_output(name, self._buffer(array))
+            results = {name: self._buffer(array) for name, array in outputs.items()}
+            for name, buffer in results.items():
+                binding.bind_ortvalue_output(name, buffer)
+            answers = None
+            size = sum(array.nbytes for array in outputs.values())
+            if self._runtime is not None and size >= _PINNED_BYTES:
+                answers = {
+                    name: (results[name], Answers(self._runtime, self._gate, array))
+                    for name, array in outputs.items()
+                }
             graph_id = next(self._graph_ids) if self._capture else _NO_GRAPH
-            bucket = _Bucket(buffers, tuple(outputs), binding, _run_options(graph_id))
+            options = _run_options(graph_id)
+            bucket = _Bucket(buffers, tuple(outputs), answers, binding, options)
             bucket.fill(inputs)
             for _ in range(_REGULAR_RUNS):
                 self._session.run_with_iobinding(binding, _run_options(_NO_GRAPH))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from service.bound import BoundRuns
 from service.device_gate import DeviceGate
+from service.pinned import cuda_runtime
 
 Provider = Literal["auto", "cpu", "cuda"]
 CudaRuns = Literal["captured", "bound", "plain"]
@@ -126,10 +127,16 @@ class Session:
         other._outputs = list(outputs)
         return other
 
-    def bound(self) -> BoundRuns:
-        """Runs of the same loaded graph on buffers that stay where they are."""
-        device = "cuda" if self.provider == CUDA else "cpu"
-        return BoundRuns(self._session, device, self._options.gate, capture=self._capture)
+    def bound(self, *, pinned: bool = True) -> BoundRuns:
+        """Runs of the same loaded graph on buffers that stay where they are.
+
+        pinned: whether large answers of a device come in pinned memory.
+        """
+        device, runtime = "cpu", None
+        if self.provider == CUDA:
+            device, runtime = "cuda", cuda_runtime() if pinned else None
+        gate = self._options.gate
+        return BoundRuns(self._session, device, gate, capture=self._capture, runtime=runtime)
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
         """Runs the graph on arrays [batch, ...] by input name; releases the GIL meanwhile."""

@@ -11,6 +11,7 @@ from benchmarks.device_runs import (
     BOUND,
     CAPTURED,
     NO_COPIES,
+    PAGEABLE,
     PLAIN,
     Latency,
     Make,
@@ -21,6 +22,7 @@ from benchmarks.device_runs import (
     without_copies,
 )
 from benchmarks.device_service import Served
+from benchmarks.load import LoadReport
 from service.repository import Graph, read_version
 from service.session import CPU, SessionOptions
 
@@ -41,7 +43,7 @@ def test_every_way_runs_every_bucket(decoder: Graph) -> None:
     latencies = measure("digits", "decoder", ways, BUCKETS, 0.001, notes.append)
     assert notes == []
     assert [(latency.way, latency.items) for latency in latencies] == [
-        (way, items) for way in (PLAIN, BOUND, CAPTURED, NO_COPIES) for items in BUCKETS
+        (way, items) for way in (PLAIN, BOUND, CAPTURED, PAGEABLE, NO_COPIES) for items in BUCKETS
     ]
     assert all(0 < latency.p50_ms <= latency.p99_ms for latency in latencies)
 
@@ -95,8 +97,23 @@ def test_loads_are_a_line_each(busy: float | None, cell: str) -> None:
         {"INTERNAL": 2},
     )
     assert device_service.table([row]).splitlines()[-1] == (
-        f"| mlp | float16, uint8 | captured | 64 x 4 | 100 | 6,400 | 1.50 |  | 20.00 | {cell} | 2 |"
+        "| mlp | float16, uint8 | captured | 1 | 64 x 4 | 100 | 6,400 | 1.50 |  | 20.00 "
+        f"| {cell} | 2 |"
     )
+
+
+def test_generators_that_load_one_server_together_are_one_load() -> None:
+    def report(requests: int, errors: dict[str, int], p99: float | None, cpu: float) -> LoadReport:
+        return LoadReport(
+            requests, errors, 2.0, requests / 2, 1.0, 1.0, p99, 9.0, None, None, 5.0, cpu
+        )
+
+    # The server used 0.006 s of CPU while each of them looked.
+    few, many = report(100, {"INTERNAL": 1}, None, 60.0), report(300, {}, 4.0, 20.0)
+    both = device_service.together([few, many])
+    assert (both.requests, both.requests_per_second, both.errors) == (400, 200.0, {"INTERNAL": 1})
+    assert (both.p50_ms, both.p99_ms, both.server_cpu_us) == (1.0, 4.0, 15.0)
+    assert device_service.together([few]) == few
 
 
 @pytest.mark.parametrize(

@@ -45,10 +45,11 @@ def test_a_fleet_bears_its_load_with_one_replica_away(workload: Workload) -> Non
 
 def test_a_replica_behind_a_gpu_bears_what_its_best_load_got() -> None:
     row = {"model": "mlp", "items": 64, "observations": "float32", "precision": "float32"}
-    row |= {"runs": "captured", "server_cpu_us": 640.0, "gpu_busy_percent": 20.0}
+    row |= {"runs": "captured", "processes": 1, "server_cpu_us": 640.0, "gpu_busy_percent": 20.0}
     rows = [row | {"items_per_second": rate} for rate in (50_000.0, 100_000.0)]
     rows += [row | {"runs": "plain", "items_per_second": 150_000.0}]
     rows += [row | {"items": 1, "items_per_second": 150_000.0}]
+    rows += [row | {"processes": 4, "items_per_second": 150_000.0}]
     [workload] = (each for each in WORKLOADS if each.title == "dense, 64 items")
 
     replica = behind_a_gpu(workload, rows)

@@ -1,6 +1,7 @@
 """The service on a CUDA device; `make test-gpu`."""
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+import service.bound
 from benchmarks.gpu import read_gpu
 from scripts.launch import ServiceProcess, running_service
 from service.batching import Arrays, BatchingOptions
@@ -204,3 +206,38 @@ def test_answers_of_captured_graphs_outlive_the_next_batches(graphs: dict[str, G
     for seed, answer in enumerate(answers):
         expected = on_cpu(noise(decoder, 8, seed))["observations"]
         np.testing.assert_allclose(answer["observations"], expected, atol=1e-3)
+
+
+def test_metrics_tell_the_memory_of_the_device(
+    start_service: Callable[..., AbstractContextManager[ServiceProcess]],
+) -> None:
+    with start_service("--provider", "cuda") as service:
+        told = dict(re.findall(r'vae_gpu_memory_(\w+)_bytes\{device="0"\} (\S+)', service.scrape()))
+        seen = read_gpu()
+    assert float(told["total"]) == pytest.approx(seen.total_mib * 2**20, rel=0.05)
+    assert 0 < float(told["used"]) < float(told["total"])
+
+
+def test_large_answers_of_captured_graphs_lie_in_pinned_memory(
+    graphs: dict[str, Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.bound, "_PINNED_BYTES", 1)
+    decoder = graphs["decoder"]
+    run = warmed("digits", {"decoder": decoder}, ON_CUDA)["decoder"]
+    inputs = noise(decoder, 8)
+    first = run(inputs)["observations"]
+    address, other = first.ctypes.data, run(inputs)["observations"]
+    assert not np.shares_memory(first, other)
+    np.testing.assert_array_equal(first, other)
+    del first
+    assert run(inputs)["observations"].ctypes.data == address  # used again
+
+
+def test_processes_on_one_device_answer_alike(repository: Path, client: VaeClient) -> None:
+    expected = client.sample("digits", 8, seed=7).observations
+    with running_service(repository, "--provider", "cuda", "--processes", "2") as service:
+        service.wait_for_all(2)
+        for _ in range(16):  # connections, which the kernel gives to either
+            with VaeClient(service.target) as connected:
+                answer = connected.sample("digits", 8, seed=7).observations
+                np.testing.assert_allclose(answer, expected, atol=1e-3)

@@ -9,8 +9,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
+import service.bound
 from service.bound import Arrays, BoundRuns
 from service.device_gate import DeviceGate
+from tests.service.fake_runtime import FakeRuntime
 
 BUCKETS = (1, 2, 4)
 TYPES = {"real": TensorProto.FLOAT, "code": TensorProto.INT64, "level": TensorProto.UINT8}
@@ -93,9 +95,14 @@ def bound(session: object, gate: DeviceGate, *, capture: bool = False) -> BoundR
     return BoundRuns(session, "cpu", gate, capture=capture)
 
 
-@pytest.fixture
-def runs(session: ort.InferenceSession) -> BoundRuns:
-    return bound(session, DeviceGate())
+@pytest.fixture(params=[False, True], ids=["ordinary", "pinned"])
+def runs(
+    session: ort.InferenceSession, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> BoundRuns:
+    """With answers in ordinary and in pinned memory."""
+    monkeypatch.setattr(service.bound, "_PINNED_BYTES", 0)
+    runtime = FakeRuntime() if request.param else None
+    return BoundRuns(session, "cpu", DeviceGate(), capture=False, runtime=runtime)
 
 
 @pytest.mark.parametrize("items", BUCKETS)
@@ -123,6 +130,18 @@ def test_an_answer_stays_when_the_next_batch_comes(
     for name, array in kept.items():
         np.testing.assert_array_equal(first[name], array)
         assert not np.shares_memory(first[name], second[name])
+
+
+@pytest.mark.parametrize("short", [0, 1])
+def test_only_answers_that_are_large_enough_lie_in_pinned_memory(
+    session: ort.InferenceSession, monkeypatch: pytest.MonkeyPatch, short: int
+) -> None:
+    runtime = FakeRuntime()
+    runs = BoundRuns(session, "cpu", DeviceGate(), capture=False, runtime=runtime)
+    size = sum(array.nbytes for array in plain(session, batch(4)).values())
+    monkeypatch.setattr(service.bound, "_PINNED_BYTES", size + short)
+    runs.bind(examples(session))(batch(4, 1))
+    assert bool(runtime.allocated) == (short == 0)
 
 
 def test_the_batch_and_the_examples_are_left_as_they_were(
