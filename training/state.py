@@ -2,6 +2,7 @@
 
 import copy
 import math
+import zlib
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -89,6 +90,7 @@ class FitState:
     ) -> None:
         """Inverse of `snapshot`; unless `rewind`, the generator goes on.
 
+        The draws of another kind of device cannot be continued: new ones follow, the same each time.
         Raises TrainingError if these are not the tensors of such a fit.
         """
         parts: dict[str, dict[str, Tensor]] = {}
@@ -101,12 +103,18 @@ class FitState:
                 self.averaged.load_state_dict(parts["averaged"])
             self._restore_optimizer(parts.get("optimizer", {}))
             if rewind:
-                self.generator.set_state(tensors[_GENERATOR].cpu())
+                self._restore_generator(tensors[_GENERATOR].cpu())
             self.best = parts.get("best", {})
             self.counters = Counters(**counters)
         except (KeyError, RuntimeError, TypeError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise TrainingError(f"the state does not fit the configured model: {reason}") from error
+
+    def _restore_generator(self, saved: Tensor) -> None:
+        if saved.shape == self.generator.get_state().shape:
+            self.generator.set_state(saved)
+        else:  # CUDA's and the CPU's generators have states of other sizes
+            self.generator.manual_seed(zlib.crc32(saved.numpy().tobytes()))
 
     def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
         self.optimizer.state.clear()

@@ -66,3 +66,16 @@ def test_what_is_saved_goes_by_the_names_of_the_weights() -> None:
     assert tensors["optimizer.weight.exp_avg"].shape == (2, 3)
     assert tensors["optimizer.bias.step"].item() == 1
     assert tensors["optimizer.bias.exp_avg"].tolist() == pytest.approx([0.1, 0.1])
+
+
+def test_a_fit_goes_on_on_another_kind_of_device_with_draws_of_its_own() -> None:
+    """CUDA's generator has a state of 16 bytes, which the CPU's cannot take."""
+    state = initial_state(nn.Linear(3, 2), OptimizerConfig(), seed=0, device="cpu")
+    tensors, counters = state.snapshot()
+    draws = []
+    for offset in (7, 7, 8):
+        tensors["generator"] = torch.tensor([0] * 15 + [offset], dtype=torch.uint8)
+        state.restore(tensors, counters)
+        draws.append(torch.rand(4, generator=state.generator))
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
