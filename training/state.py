@@ -90,7 +90,7 @@ class FitState:
     ) -> None:
         """Inverse of `snapshot`; unless `rewind`, the generator goes on.
 
-        The draws of another kind of device cannot be continued: new ones follow, the same each time.
+        Draws of another kind of device cannot be continued: new ones follow, the same each time.
         Raises TrainingError if these are not the tensors of such a fit.
         """
         parts: dict[str, dict[str, Tensor]] = {}

@@ -80,9 +80,9 @@ def _objective(config: FitConfig) -> str:
 
 
 def _goals(config: FitConfig, evaluation: Evaluation) -> list[Goal]:
-    """The preset's goals beside what was measured."""
+    """The preset's goals beside what was measured; none for a part of its data, as of --smoke."""
     preset = presets().get(config.preset)
-    if preset is None:
+    if preset is None or _limits(config) != _limits(preset.config):
         return []
     words = {True: "at most", False: "at least"}
     return [
@@ -94,3 +94,7 @@ def _goals(config: FitConfig, evaluation: Evaluation) -> list[Goal]:
         )
         for outcome in outcomes(preset.goals, evaluation.to_json())
     ]
+
+
+def _limits(config: FitConfig) -> tuple[int | None, int | None]:
+    return config.data.train_limit, config.data.test_limit
