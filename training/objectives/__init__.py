@@ -28,7 +28,8 @@ class ObjectiveConfig:
     total_correlation: the beta-TCVAE of Chen et al. 2018, where kl_weight multiplies the total
     correlation alone; `estimator` says how q(z) is estimated from a batch.
     importance: the bound of Burda et al. 2016 with `samples` draws; `dreg` takes the doubly
-    reparameterized gradient (Tucker et al. 2019).
+    reparameterized gradient (Tucker et al. 2019). With one draw that is the ELBO, by a gradient of
+    less noise: the path derivative (Roeder et al. 2017).
 
     `annealing` brings the weight up from 0: "linear" over the first `annealing_fraction` of the
     steps, "cyclical" in `cycles`, each rising over that fraction of itself (Fu et al. 2019).
