@@ -95,7 +95,7 @@ class Session:
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        settings.log_severity_level = 3
+        settings.log_severity_level = 4  # it raises errors too, and its lines are not of our log
         providers: list[str | tuple[str, dict[str, str]]] = [CPU]
         if options.provider == CUDA:
             if not cpu_nodes:

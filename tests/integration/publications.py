@@ -28,11 +28,11 @@ def publish(
     return beside.rename(folder)
 
 
-def replace_decoder(folder: Path, content: bytes) -> None:
-    """Puts other bytes in a version's decoder, and their digest in its manifest."""
-    (folder / "decoder.onnx").write_bytes(content)
+def replace_graph(folder: Path, file: str, content: bytes) -> None:
+    """Puts other bytes in a file of a version, and their digest in its manifest."""
+    (folder / file).write_bytes(content)
     manifest = json.loads((folder / "manifest.json").read_text())
     for graph in manifest["graphs"]:
-        if graph["file"] == "decoder.onnx":
+        if graph["file"] == file:
             graph["sha256"] = hashlib.sha256(content).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.publications import publish, replace_decoder
+from tests.integration.publications import publish, replace_graph
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -33,7 +33,13 @@ def test_a_check_names_every_version_that_cannot_be_served(
     digits_repository: Path, tmp_path: Path
 ) -> None:
     publish(digits_repository, tmp_path, 1, "sound")
-    publish(digits_repository, tmp_path, 2, "broken", lambda v: replace_decoder(v, b"no graph"))
+    publish(
+        digits_repository,
+        tmp_path,
+        2,
+        "broken",
+        lambda v: replace_graph(v, "decoder.onnx", b"no graph"),
+    )
     publish(
         digits_repository, tmp_path, 3, "damaged", lambda v: (v / "decoder.onnx").write_bytes(b"")
     )

@@ -19,7 +19,7 @@ from vae.v1.vae_service_pb2 import SampleRequest, SampleStreamRequest
 from vae.v1.vae_service_pb2_grpc import VaeServiceStub
 
 from scripts.launch import ServiceProcess
-from tests.integration.publications import publish, replace_decoder
+from tests.integration.publications import publish, replace_graph
 from tests.integration.waiting import wait_until
 from vae_client import VaeClient, VaeError
 
@@ -200,7 +200,12 @@ def test_a_graph_that_onnxruntime_refuses_leaves_the_old_version(
         start_service("--repository", str(root), *POLL) as service,
         VaeClient(service.target) as client,
     ):
-        publish(digits_repository, root, 2, change=lambda v: replace_decoder(v, b"no graph"))
+        publish(
+            digits_repository,
+            root,
+            2,
+            change=lambda v: replace_graph(v, "decoder.onnx", b"no graph"),
+        )
         service.wait_for("model_load_failed")
         answered = client.sample("digits", 1).model
         [reason] = [reason for version, _, reason in index(service) if version == "2"]
