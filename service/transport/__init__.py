@@ -191,10 +191,10 @@ class Transport(Protocol):
         ...
 
 
-def parse(kind: type[Message], data: bytes) -> Message:
+def parse(kind: type[Message], data: bytes | memoryview) -> Message:
     """The message of data. Raises InvalidRequest if it is none."""
     try:
-        return kind.FromString(data)
+        return kind.FromString(data)  # type: ignore[arg-type]  # it takes any buffer
     except DecodeError as error:
         name = kind.DESCRIPTOR.full_name
         raise InvalidRequest("request", f"expected the bytes of a {name}") from error

@@ -22,6 +22,7 @@ STREAM_WINDOW: Final = 2**20
 _CONNECTION_WINDOW: Final = 2**24
 _FRAME_SIZE: Final = 2**17  # the largest frame that clients may send
 _READ: Final = 2**18
+_SMALL: Final = 2**14  # bytes of a frame, up to which it waits until it is whole
 _GOAWAY_SIZE: Final = 8  # and a text
 _LEAVE: Final = 2.0  # seconds for a client to close too
 _MAX_BLOCK: Final = 2**16
@@ -101,6 +102,8 @@ class Connection:
         self._opened = self._heard = now
         self._reader = headers.HeaderReader()
         self._input = b""  # less than a frame
+        # Flags, stream and the bytes still to come of a large DATA frame in whose midst we are.
+        self._partial: tuple[int, int, int] | None = None
         self._preface = frames.PREFACE  # what is still to come of it
         self._settled = False  # the client's settings have come
         self._block: tuple[int, int, bytearray] | None = None  # stream, flags, a block in pieces
@@ -174,6 +177,8 @@ class Connection:
         if self._input:
             data = self._input + data
         position, end = self._skip_preface(data), len(data)
+        if self._partial is not None:
+            position = self._on_part(data, position, end, *self._partial)
         read_head = frames.read_head
         while end - position >= frames.HEAD_SIZE:
             high, low, kind, flags, stream = read_head(data, position)
@@ -182,6 +187,9 @@ class Connection:
                 raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "a frame is too large")
             start = position + frames.HEAD_SIZE
             if end - start < length:
+                plain = kind == frames.DATA and not flags & frames.PADDED
+                if plain and length > _SMALL and self._block is None:
+                    position = self._on_part(data, start, end, flags, stream, length)
                 break
             position = start + length
             stream &= frames.MAX_WINDOW  # the first bit means nothing
@@ -217,6 +225,19 @@ class Connection:
         if flags & frames.PADDED:
             start, end = _without_padding(data, start, end)
         rpc.on_data(data, start, end, size, bool(flags & frames.END_STREAM))
+
+    def _on_part(
+        self, data: bytes, start: int, end: int, flags: int, stream: int, missing: int
+    ) -> int:
+        """Takes what data[start:end] has of the bytes that are missing of a DATA frame; returns
+        where they end."""
+        stop = min(start + missing, end)
+        missing -= stop - start
+        self._partial = (flags, stream, missing) if missing else None
+        if missing:
+            flags &= ~frames.END_STREAM
+        self._on_data(data, start, stop, flags, stream)
+        return stop
 
     def _on_headers(self, payload: bytes, flags: int, stream: int) -> None:
         if flags & (frames.PADDED | frames.WITH_PRIORITY):

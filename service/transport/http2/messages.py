@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from typing import Final
 
 import grpc
+import numpy as np
 
 PREFIX: Final = 5
 read_prefix = struct.Struct(">BL").unpack_from
+_AHEAD: Final = 32
+_NOTHING: Final = memoryview(bytearray())
 _WINDOW_BITS: Final = {b"gzip": 31, b"deflate": 15}  # as zlib counts them
 
 
@@ -29,32 +32,55 @@ class Packed(bytes):
 
 
 class Unpacker:
-    """Messages that come in pieces, or compressed."""
+    """Messages that come in pieces, or compressed.
+
+    Each is put together where it stays. Of the memory that a message announces, only as much as
+    `_AHEAD` times what has come of it is asked of the system, and none is touched before.
+    """
 
     def __init__(self, max_size: int, encoding: bytes) -> None:
         """max_size: bytes of a message, before and after decompression."""
         self._max_size = max_size
         self._encoding = encoding
-        self._buffer = bytearray()
+        self._prefix = b""
+        self._room = _NOTHING  # for the message, or for the first part of it
+        self._filled = 0  # bytes of it
 
     @property
     def empty(self) -> bool:
         """Whether no message has begun."""
-        return not self._buffer
+        return not self._prefix
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """The messages that are whole with data. Raises Unreadable."""
-        buffer = self._buffer
-        buffer += data
-        while len(buffer) >= PREFIX:
-            compressed, size = read_prefix(buffer)
+    def feed(self, data: bytes, start: int, end: int) -> Iterator[bytes | memoryview]:
+        """The messages that are whole with data[start:end]. Raises Unreadable."""
+        piece = memoryview(data)[start:end]
+        while piece:
+            missing = PREFIX - len(self._prefix)
+            self._prefix += piece[:missing]
+            piece = piece[missing:]
+            if len(self._prefix) < PREFIX:
+                return
+            compressed, size = read_prefix(self._prefix)
             if size > self._max_size:
                 raise self._too_large(size)
-            if len(buffer) < PREFIX + size:
+            piece = self._fill(piece, size)
+            if self._filled < size:
                 return
-            message = bytes(memoryview(buffer)[PREFIX : PREFIX + size])
-            del buffer[: PREFIX + size]
+            message = self._room.toreadonly()
+            self._prefix, self._room, self._filled = b"", _NOTHING, 0
             yield Packed(message) if compressed else message
+
+    def _fill(self, piece: memoryview, size: int) -> memoryview:
+        """Takes the bytes of a message of that size; returns those behind it."""
+        filled = self._filled
+        end = min(filled + len(piece), size)
+        if end > len(self._room):
+            room = np.empty(min(size, _AHEAD * end), np.uint8).data
+            room[:filled] = self._room[:filled]
+            self._room = room
+        self._room[filled:end] = piece[: end - filled]
+        self._filled = end
+        return piece[end - filled :]
 
     def unpack(self, message: Packed) -> bytes:
         """The message itself. Raises Unreadable."""

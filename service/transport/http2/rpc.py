@@ -105,7 +105,7 @@ class Rpc:
     def begin(self) -> None:
         """The stream is open."""
 
-    def on_message(self, data: bytes) -> None:
+    def on_message(self, data: bytes | memoryview) -> None:
         """A whole message."""
         raise NotImplementedError
 
@@ -257,7 +257,7 @@ class Rpc:
         if self._unpacker is None:
             self._unpacker = Unpacker(self.server.max_message, self._encoding)
         try:
-            for message in self._unpacker.feed(data[start:end]):
+            for message in self._unpacker.feed(data, start, end):
                 if not self.open:
                     return
                 if isinstance(message, Packed):

@@ -39,7 +39,7 @@ class Streaming(Rpc):
     ) -> None:
         super().__init__(server, connection, stream, request, method.path)
         self._method = method
-        self._incoming: deque[bytes] = deque()
+        self._incoming: deque[bytes | memoryview] = deque()
         self._receiving: Completion[Message | None] | None = None
         self._sending: Completion[None] | None = None
         self._opened = False
@@ -87,7 +87,7 @@ class Streaming(Rpc):
         self.task = Task(self._method.handler(self), self._end)
         self.task.step()
 
-    def on_message(self, data: bytes) -> None:
+    def on_message(self, data: bytes | memoryview) -> None:
         """See Rpc."""
         self._incoming.append(data)
         self._serve()
@@ -139,10 +139,10 @@ class Streaming(Rpc):
         else:
             completion.cancel()
 
-    def _settle(self, completion: Completion[Message | None], data: bytes) -> None:
+    def _settle(self, completion: Completion[Message | None], data: bytes | memoryview) -> None:
         self._delivered = PREFIX + len(data)
         try:
-            unpacked = data
+            unpacked: bytes | memoryview = data
             if isinstance(data, Packed):
                 unpacked = self.unpack(data)
                 self._delivered += len(unpacked)

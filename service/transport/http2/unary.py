@@ -29,7 +29,7 @@ class Unary(Rpc):
         self._method = method
         self._metadata = request.fields
 
-    def on_message(self, data: bytes) -> None:
+    def on_message(self, data: bytes | memoryview) -> None:
         """See Rpc."""
         if self.task is not None:
             self.fail(InvalidRequest("request", "expected one message"))

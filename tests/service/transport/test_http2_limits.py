@@ -217,7 +217,7 @@ def test_frames_that_never_end_do_not_stay(serve: Serve, connect: Connect) -> No
     other = connect({}, to=server)
     clients = [connect({}, to=server) for _ in range(12)]
     for client in clients:
-        client.send(data(1, bytes(2**17 - 1), 0)[:-1])
+        client.send(frames.frame(frames.HEADERS, 0, 1, bytes(2**17 - 1))[:-1])
     wait_until(lambda: server.transport.usage().connections < 13)
     wait_until(lambda: 700_000 < server.transport.usage().held_bytes <= 10**6)
     other.call(1, "Echo", b"unharmed")

@@ -1,0 +1,150 @@
+"""Messages in whatever pieces they come, and what they cost in memory meanwhile."""
+
+import gzip
+import itertools
+import struct
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.transport.http2 import frames
+from service.transport.http2.frames import Setting
+from service.transport.http2.messages import Packed, Unpacker, Unreadable
+from tests.integration.waiting import wait_until
+from tests.service.transport.raw_client import RawClient, data, message
+from tests.service.transport.served import SECONDS, Server
+
+Connect = Callable[..., RawClient]
+MIB = 2**20
+
+
+def prefixed(content: bytes, compressed: int = 0) -> bytes:
+    return struct.pack(">BI", compressed, len(content)) + content
+
+
+@contextmanager
+def traced() -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
+
+
+@given(
+    contents=st.lists(st.binary(max_size=60), max_size=6),
+    cuts=st.lists(st.integers(0, 400), max_size=8),
+    around=st.integers(0, 3),
+)
+def test_messages_are_the_same_in_any_pieces(
+    contents: list[bytes], cuts: list[int], around: int
+) -> None:
+    sent = b"".join(map(prefixed, contents))
+    bounds = [0, *sorted(min(cut, len(sent)) for cut in cuts), len(sent)]
+    unpacker, found = Unpacker(60, b""), []
+    for start, end in itertools.pairwise(bounds):
+        data = b"~" * around + sent[start:end] + b"~" * around
+        found += map(bytes, unpacker.feed(data, around, around + end - start))
+    assert found == contents
+    assert unpacker.empty
+
+
+def test_a_message_may_come_byte_by_byte() -> None:
+    sent = prefixed(bytes(range(250)))
+    unpacker = Unpacker(1000, b"")
+    found = [each for at in range(len(sent)) for each in unpacker.feed(sent, at, at + 1)]
+    assert list(map(bytes, found)) == [bytes(range(250))]
+
+
+def test_a_message_that_has_come_in_part_leaves_the_unpacker_not_empty() -> None:
+    for part in (prefixed(b"four")[:3], prefixed(b"four")[:5], prefixed(b"four")[:8]):
+        unpacker = Unpacker(60, b"")
+        assert list(unpacker.feed(part, 0, len(part))) == []
+        assert not unpacker.empty
+
+
+def test_a_compressed_message_keeps_its_bytes_until_it_is_unpacked() -> None:
+    packed = gzip.compress(b"content")
+    unpacker = Unpacker(60, b"gzip")
+    (found,) = unpacker.feed(prefixed(packed, 1), 0, len(packed) + 5)
+    assert isinstance(found, Packed)
+    assert found == packed
+    assert unpacker.unpack(found) == b"content"
+
+
+def test_a_message_beyond_the_limit_is_refused_by_its_prefix() -> None:
+    with pytest.raises(Unreadable, match="61 bytes or more"):
+        list(Unpacker(60, b"").feed(prefixed(bytes(61)), 0, 5))
+
+
+def test_a_message_takes_the_memory_of_what_has_come_and_not_of_what_it_announces() -> None:
+    begun = struct.pack(">BI", 0, 64 * MIB) + bytes(1000)
+    unpacker = Unpacker(64 * MIB, b"")
+    with traced():
+        list(unpacker.feed(begun, 0, len(begun)))
+        _, peak = tracemalloc.get_traced_memory()
+    assert peak < 100_000
+
+
+def wide(connect: Connect) -> RawClient:
+    """A client that takes large answers."""
+    client = connect({Setting.INITIAL_WINDOW_SIZE: 2**24})
+    client.send(frames.window_update(0, 2**24))
+    return client
+
+
+def test_a_large_frame_is_taken_as_it_comes(connect: Connect, server: Server) -> None:
+    client = wide(connect)
+    content = message(bytes(range(256)) * 450)
+    frame = data(1, content)
+    client.send(client.headers(1, "Echo"), frame[:20_000])
+    held = server.transport.usage
+    wait_until(lambda: held().held_bytes > 15_000)
+    client.send(frame[20_000:60_000])
+    wait_until(lambda: held().held_bytes > 55_000)
+    assert [len(each._input) for each in server.transport._connections] == [0]
+    client.send(frame[60_000:], client.headers(3, "Echo"), data(3, message(b"next")))
+    assert client.answer(1).data == content
+    assert client.answer(3).values == [b"next"]
+
+
+def test_a_frame_of_a_call_that_has_ended_is_skipped_to_its_end(connect: Connect) -> None:
+    client = connect({})
+    frame = data(1, message(bytes(100_000)), 0)
+    client.send(client.headers(1, "Nothing"), frame[:50_000])
+    assert client.answer(1).ended
+    client.send(frame[50_000:], client.headers(3, "Echo"), data(3, message(b"next")))
+    assert client.answer(3).values == [b"next"]
+
+
+def test_a_large_frame_with_padding_loses_it(connect: Connect, server: Server) -> None:
+    client = wide(connect)
+    content = message(bytes(100_000))
+    flags = frames.END_STREAM | frames.PADDED
+    frame = data(1, b"\x07" + content + bytes(7), flags)
+    client.send(client.headers(1, "Echo"), frame[:50_000])
+    wait_until(lambda: server.transport.usage().held_bytes > 50_000)
+    client.send(frame[50_000:])
+    assert client.answer(1).data == content
+
+
+def test_a_large_request_is_copied_twice_at_most_before_it_is_parsed(
+    connect: Connect, server: Server
+) -> None:
+    size = MIB - 1000  # the window of a stream
+    client = wide(connect)
+    content = message(bytes(size))
+    pieces = [content[start : start + 2**17] for start in range(0, len(content), 2**17)]
+    sent = [client.headers(1, "Wait"), *(data(1, piece, 0) for piece in pieces), data(1, b"")]
+    with traced():
+        for each in sent:
+            client.socket.sendall(each)
+        assert server.methods.arrived.acquire(timeout=SECONDS)
+        _, peak = tracemalloc.get_traced_memory()
+    assert peak / size < 2.5  # a quarter is what one read takes
+    server.methods.release()
+    assert client.answer(1).data == content
