@@ -186,13 +186,13 @@ class Connection:
             if length > _FRAME_SIZE:
                 raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "a frame is too large")
             start = position + frames.HEAD_SIZE
+            stream &= frames.MAX_WINDOW  # the first bit means nothing
             if end - start < length:
                 plain = kind == frames.DATA and not flags & frames.PADDED
                 if plain and length > _SMALL and self._block is None:
                     position = self._on_part(data, start, end, flags, stream, length)
                 break
             position = start + length
-            stream &= frames.MAX_WINDOW  # the first bit means nothing
             if self._block is not None and kind != frames.CONTINUATION:
                 raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "expected the rest of a header block")
             if kind == frames.DATA:

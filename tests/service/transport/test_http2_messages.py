@@ -97,10 +97,14 @@ def wide(connect: Connect) -> RawClient:
     return client
 
 
-def test_a_large_frame_is_taken_as_it_comes(connect: Connect, server: Server) -> None:
+@pytest.mark.parametrize("reserved", [0, 0x80])  # a bit of every frame that means nothing
+def test_a_large_frame_is_taken_as_it_comes(
+    connect: Connect, server: Server, reserved: int
+) -> None:
     client = wide(connect)
     content = message(bytes(range(256)) * 450)
-    frame = data(1, content)
+    frame = bytearray(data(1, content))
+    frame[5] |= reserved
     client.send(client.headers(1, "Echo"), frame[:20_000])
     held = server.transport.usage
     wait_until(lambda: held().held_bytes > 15_000)
