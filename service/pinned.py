@@ -18,9 +18,9 @@ from service.device_gate import DeviceGate
 
 _LIBRARIES = ("libcudart.so.13", "libcudart.so.12")
 _FROM_DEVICE = 2  # cudaMemcpyDeviceToHost
-_KEPT = (
-    4  # answers of a size; those beyond, as for clients that read slowly, have memory of their own
-)
+# Of a size; answers beyond (to clients that read slowly) have memory of their own.
+_KEPT = 4
+_KEPT_BYTES = 2**26
 
 
 class Runtime(Protocol):
@@ -79,7 +79,7 @@ class Answers:
         self._runtime, self._gate = runtime, gate
         self._shape, self._dtype, self._size = like.shape, like.dtype, like.nbytes
         self._free: deque[_Block] = deque()
-        self._made = 0
+        self._left = min(_KEPT, _KEPT_BYTES // self._size)  # blocks that may still be made
 
     def read(self, source: int) -> NDArray[np.generic]:
         """A copy of the output at this address of the device, in memory that nobody else has.
@@ -99,8 +99,8 @@ class Answers:
     def _block(self) -> "_Block | None":
         with contextlib.suppress(IndexError):
             return self._free.pop()
-        if self._made < _KEPT:
-            self._made += 1  # if there is none to have, there will be none the next time
+        if self._left:
+            self._left -= 1  # if there is none to have, there will be none the next time
             with contextlib.suppress(MemoryError):
                 return _Block(self._runtime, self._gate, self._size)
         return None

@@ -51,13 +51,16 @@ def test_memory_is_used_again_once_the_last_view_of_an_answer_is_gone(
     assert len(runtime.allocated) == 2
 
 
+@pytest.mark.parametrize(("most", "blocks"), [(2**26, 4), (3 * OUTPUT.nbytes - 1, 2), (1, 0)])
 def test_many_answers_at_once_take_no_more_than_some_pinned_memory(
-    runtime: FakeRuntime, answers: Answers
+    runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch, most: int, blocks: int
 ) -> None:
+    monkeypatch.setattr(service.pinned, "_KEPT_BYTES", most)
+    answers = Answers(runtime, DeviceGate(), OUTPUT)
     kept = [answers.read((OUTPUT + number).ctypes.data) for number in range(20)]
     for number, answer in enumerate(kept):
         np.testing.assert_array_equal(answer, OUTPUT + number)
-    assert len(runtime.allocated) == 4
+    assert len(runtime.allocated) == blocks
 
 
 def test_without_pinned_memory_answers_have_ordinary_memory(
