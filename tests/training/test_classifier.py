@@ -40,6 +40,22 @@ def test_a_perceptual_vae_keeps_its_classifier_still_and_adds_a_distance() -> No
     assert terms.rate.shape == (5, 2)
 
 
+def test_what_is_decoded_fainter_is_further_from_the_observation() -> None:
+    """Features of unit length would hardly tell."""
+    torch.manual_seed(0)
+    model = PerceptualConfig(2, (8,), (4,), weight=1.0).build(Layout((1, 8, 8), label_count=3))
+    for convolution in model.classifier.convolutions:
+        convolution.bias.data.zero_()
+    observations = torch.rand(5, 1, 8, 8)
+    fainter = [
+        model.auxiliary(torch.logit(share * observations), observations).mean().item()
+        for share in (0.999, 0.5, 0.25)
+    ]
+    assert fainter[0] == pytest.approx(0, abs=1e-3)
+    # Two layers, whose features shrink with the pixels: (1 - share)^2 of their mean square each.
+    assert fainter[1:] == pytest.approx([2 * 0.5**2, 2 * 0.75**2], rel=0.05)
+
+
 def test_a_perceptual_fit_goes_on_with_the_classifier_that_it_began_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,8 @@
 """Family "perceptual": a conv VAE that is also to look right to a classifier.
 
 The loss adds the distance between features of the observation and of the decoded mean, in a
-classifier that was fitted on the same data before (Johnson et al. 2016; normalized as by Zhang et
-al. 2018). The objective is then no ELBO: rate and distortion still bound the log-likelihood, but
-the fit does not minimize that bound.
+classifier that was fitted on the same data before (Johnson et al. 2016). The objective is then no
+ELBO: rate and distortion still bound the log-likelihood, but the fit does not minimize that bound.
 """
 
 import math
@@ -11,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from training.classifier import Classifier, fit_classifier
+from training.distributed import mean_over_processes
 from training.errors import require
 from training.likelihoods import GaussianStd
 from training.model import Layout
@@ -25,17 +24,22 @@ from training.models.vae import Vae
 if TYPE_CHECKING:
     from training.data import Dataset
 
+_LEAST = 1e-12  # of features that see nothing
+
 
 @dataclass(frozen=True)
 class PerceptualConfig:
     """Settings as of family "conv" with a Gaussian likelihood; `weight` multiplies the distance of
-    features, in nats."""
+    features, in nats.
+
+    A deviation that is learned or optimal becomes so small that the pixels outweigh the features.
+    """
 
     latent_size: int = 32
     hidden_sizes: tuple[int, ...] = (256,)
     channels: tuple[int, ...] = (32, 64)
-    gaussian_std: GaussianStd = "optimal"
-    weight: float = 100.0
+    gaussian_std: GaussianStd = 0.3
+    weight: float = 1000.0
     family: Literal["perceptual"] = "perceptual"
 
     def __post_init__(self) -> None:
@@ -86,11 +90,15 @@ class PerceptualVae(Vae):
         return self.weight * self._distance(self.likelihood.mean(parameters), observations)
 
     def _distance(self, decoded: Tensor, observations: Tensor) -> Tensor:
-        """[N]: between features of unit length at each position, averaged over positions."""
+        """[N]: the squared distance of each layer's features, as a share of their mean square.
+
+        They keep their length: with features of unit length, a faint stroke is as good as a black
+        one, and what is blurred is faint.
+        """
         with torch.no_grad():
             wanted = self.classifier.features(observations)
         total = torch.zeros(len(observations), device=observations.device)
         for mine, theirs in zip(self.classifier.features(decoded), wanted, strict=True):
-            difference = F.normalize(mine, dim=1) - F.normalize(theirs, dim=1)
-            total = total + difference.square().sum(1).flatten(1).mean(1)
+            size = mean_over_processes(theirs.square().mean()).clamp(min=_LEAST)
+            total = total + (mine - theirs).square().flatten(1).mean(1) / size
         return total
