@@ -7,12 +7,12 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from prometheus_client.parser import text_string_to_metric_families
 from vae.v1 import vae_service_pb2_grpc
 from vae.v1.vae_service_pb2 import SampleRequest
 
 from scripts.launch import ServiceProcess, running_service
 from service.transport.http2 import frames
+from tests.integration.scraped import metric
 from tests.integration.waiting import wait_until
 from tests.service.transport.raw_client import RawClient
 from vae_client import VaeClient
@@ -31,22 +31,12 @@ def process(digits_repository: Path) -> Iterator[ServiceProcess]:
 @pytest.fixture
 def small(process: ServiceProcess) -> ServiceProcess:
     """With room for its one connection: clients close theirs some time after they say so."""
-    wait_until(lambda: value(process, "vae_connections") == 0)
+    wait_until(lambda: metric(process, "vae_connections") == 0)
     return process
 
 
-def value(service: ServiceProcess, name: str) -> float:
-    """Of a metric without labels."""
-    return next(
-        sample.value
-        for family in text_string_to_metric_families(service.scrape())
-        for sample in family.samples
-        if sample.name == name
-    )
-
-
 def test_beyond_the_limit_of_connections_only_health_is_answered(small: ServiceProcess) -> None:
-    refused = value(small, "vae_connections_refused_total")
+    refused = metric(small, "vae_connections_refused_total")
     with VaeClient(small.target) as client:
         client.sample("digits", 1)
         with grpc.insecure_channel(small.target) as channel:
@@ -63,7 +53,7 @@ def test_beyond_the_limit_of_connections_only_health_is_answered(small: ServiceP
     assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
     assert error.retry_delay == 1.0
     # More than one where the channel had to connect again: what is beyond the limit ends soon.
-    assert value(small, "vae_connections_refused_total") > refused
+    assert metric(small, "vae_connections_refused_total") > refused
 
 
 def test_a_connection_is_told_how_many_calls_it_may_have(small: ServiceProcess) -> None:
@@ -78,4 +68,4 @@ def test_what_has_been_answered_is_not_held(small: ServiceProcess) -> None:
     with VaeClient(small.target) as client:
         for _ in range(20):  # 1.3 MB in all
             client.decode("digits", np.zeros((2000, 8)))
-    wait_until(lambda: value(small, "vae_held_bytes") == 0)
+    wait_until(lambda: metric(small, "vae_held_bytes") == 0)

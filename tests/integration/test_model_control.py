@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from inference import inference_service_pb2 as inference_pb
 from inference.inference_service_pb2_grpc import GRPCInferenceServiceStub
-from prometheus_client.parser import text_string_to_metric_families
 from vae.v1.vae_service_pb2 import SampleRequest, SampleStreamRequest
 from vae.v1.vae_service_pb2_grpc import VaeServiceStub
 
 from scripts.launch import ServiceProcess
 from tests.integration.publications import publish, replace_graph
+from tests.integration.scraped import metric
 from tests.integration.waiting import wait_until
 from vae_client import VaeClient, VaeError
 
@@ -36,16 +36,6 @@ def root(digits_repository: Path, tmp_path: Path) -> Path:
     root = tmp_path / "models"
     publish(digits_repository, root, 1)
     return root
-
-
-def metric(service: ServiceProcess, name: str, **labels: str) -> float:
-    """The sum of a metric's samples with these labels."""
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(service.scrape())
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    )
 
 
 def index(service: ServiceProcess, *, ready: bool = False) -> list[tuple[str, str, str]]:

@@ -9,10 +9,10 @@ import grpc
 import pytest
 from inference import inference_service_pb2 as inference_pb
 from inference.inference_service_pb2_grpc import GRPCInferenceServiceStub
-from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.launch import ServiceProcess
 from tests.integration.publications import publish
+from tests.integration.scraped import metric
 from tests.integration.waiting import wait_until
 from vae_client import VaeClient
 
@@ -43,9 +43,7 @@ def stale(root: Path) -> None:
 
 
 def readable(service: ServiceProcess) -> float:
-    families = text_string_to_metric_families(service.scrape())
-    [sample] = next(each for each in families if each.name == "vae_repository_readable").samples
-    return sample.value
+    return metric(service, "vae_repository_readable")
 
 
 @pytest.mark.parametrize("leave", [moved_away, not_mounted, stale])
