@@ -25,7 +25,7 @@ def to_png(levels: Levels) -> list[bytes]:
     return [_png(item) for item in levels]
 
 
-def from_files(files: Sequence[bytes], field: str, shape: tuple[int, ...]) -> Levels:
+def from_files(files: Sequence[bytes | memoryview], field: str, shape: tuple[int, ...]) -> Levels:
     """The items [files, C, H, W] uint8 of PNG or JPEG files, for a model of shape (C, H, W).
 
     Gray and colour are converted into each other; transparency is dropped. A file's header is

@@ -38,7 +38,7 @@ class Input:
         self._max_items = max_items
         self._floats = spec.dtype.kind == "f"
 
-    def read(self, tensor: Any, raw: bytes | None) -> NDArray[Any]:
+    def read(self, tensor: Any, raw: bytes | memoryview | None) -> NDArray[Any]:
         """The array [items, ...] of an InferInputTensor.
 
         raw: its bytes; None where it must bring its elements in contents.

@@ -1,4 +1,4 @@
-"""Wire <-> ndarray, with no copy but protobuf's own on the way in."""
+"""Wire <-> ndarray, with no copy but protobuf's own, of what is not large, on the way in."""
 
 import math
 from typing import Any, Final, TypeVar
@@ -84,8 +84,10 @@ def check_shape(
         raise InvalidRequest(f"{field}.shape", f"expected 1 to {max_items} items, not {shape[0]}")
 
 
-def view(data: bytes, field: str, shape: tuple[int, ...], dtype: np.dtype[T]) -> NDArray[T]:
-    """A read-only view [*shape] on little-endian data.
+def view(
+    data: bytes | memoryview, field: str, shape: tuple[int, ...], dtype: np.dtype[T]
+) -> NDArray[T]:
+    """A read-only view [*shape] on little-endian data; a copy where that lies at an odd address.
 
     Raises InvalidRequest of field if shape takes another number of bytes.
     """
@@ -95,7 +97,8 @@ def view(data: bytes, field: str, shape: tuple[int, ...], dtype: np.dtype[T]) ->
             f"{field}.data",
             f"expected {size} bytes for shape {list(shape)}, not {len(data)}",
         )
-    return np.ndarray(shape, dtype, data)
+    array = np.ndarray(shape, dtype, data)
+    return array if array.flags.aligned else array.copy()
 
 
 def check_finite(array: NDArray[np.float32], field: str) -> None:

@@ -16,6 +16,7 @@ from service.completion import Completion
 from service.errors import InferenceFailed, InvalidRequest, ServiceError
 from service.logs import Logger
 from service.status import status_of
+from service.transport import lent
 from service.transport.metadata import Authorize, Metadata
 from service.transport.tls import TlsFiles
 
@@ -42,8 +43,8 @@ class Stream(Protocol):
 
     call: Call
 
-    def receive(self) -> Completion[Message | None]:
-        """The next request; None when the client has sent all."""
+    def receive(self) -> Completion[Any]:
+        """The next request, or what `lent` makes of it; None when the client has sent all."""
         ...
 
     def send(self, response: Response) -> Completion[None]:
@@ -191,10 +192,10 @@ class Transport(Protocol):
         ...
 
 
-def parse(kind: type[Message], data: bytes | memoryview) -> Message:
-    """The message of data. Raises InvalidRequest if it is none."""
+def parse(kind: type[Message], data: bytes | memoryview) -> Any:
+    """The message of data, or what `lent` makes of it. Raises InvalidRequest if it is none."""
     try:
-        return kind.FromString(data)  # type: ignore[arg-type]  # it takes any buffer
+        return lent.read(kind, data)
     except DecodeError as error:
         name = kind.DESCRIPTOR.full_name
         raise InvalidRequest("request", f"expected the bytes of a {name}") from error

@@ -10,10 +10,14 @@ from typing import Final
 
 import grpc
 import numpy as np
+from google.protobuf.message import Message
+
+from service.transport.lent import contents_at
 
 PREFIX: Final = 5
 read_prefix = struct.Struct(">BL").unpack_from
 _AHEAD: Final = 32
+_ALIGNMENT: Final = 16  # bytes; allocators give it to every array
 _NOTHING: Final = memoryview(bytearray())
 _WINDOW_BITS: Final = {b"gzip": 31, b"deflate": 15}  # as zlib counts them
 
@@ -35,13 +39,15 @@ class Unpacker:
     """Messages that come in pieces, or compressed.
 
     Each is put together where it stays. Of the memory that a message announces, only as much as
-    `_AHEAD` times what has come of it is asked of the system, and none is touched before.
+    `_AHEAD` times what has come of it is asked of the system, and none is touched before. Large
+    contents, which will be numpy's, begin at an address that its types may have.
     """
 
-    def __init__(self, max_size: int, encoding: bytes) -> None:
+    def __init__(self, max_size: int, encoding: bytes, kind: type[Message]) -> None:
         """max_size: bytes of a message, before and after decompression."""
         self._max_size = max_size
         self._encoding = encoding
+        self._kind = kind
         self._prefix = b""
         self._room = _NOTHING  # for the message, or for the first part of it
         self._filled = 0  # bytes of it
@@ -75,7 +81,9 @@ class Unpacker:
         filled = self._filled
         end = min(filled + len(piece), size)
         if end > len(self._room):
-            room = np.empty(min(size, _AHEAD * end), np.uint8).data
+            head = self._room[:filled] or piece
+            shift = -contents_at(self._kind.DESCRIPTOR, head, size) % _ALIGNMENT
+            room = np.empty(shift + min(size, _AHEAD * end), np.uint8).data[shift:]
             room[:filled] = self._room[:filled]
             self._room = room
         self._room[filled:end] = piece[: end - filled]

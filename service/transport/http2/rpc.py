@@ -4,6 +4,7 @@ from collections import deque
 from typing import Any, ClassVar, Final, Protocol
 
 import grpc
+from google.protobuf.message import Message
 
 from service.completion import Task
 from service.errors import InvalidRequest, Overloaded, ServiceError
@@ -49,6 +50,7 @@ class Rpc:
 
     __slots__ = (
         "_encoding",
+        "_kind",
         "_received",
         "_unpacker",
         "connection",
@@ -78,7 +80,9 @@ class Rpc:
         stream: int,
         request: headers.RequestHeaders,
         path: str,
+        kind: type[Message] = Message,
     ) -> None:
+        """kind: of its requests."""
         self.server = server
         self.connection = connection
         self.stream = stream
@@ -97,6 +101,7 @@ class Rpc:
         self.trailers: bytes | None = None
         self.crowded = False
         self._encoding = request.encoding
+        self._kind = kind
         self._unpacker: Unpacker | None = None
         self._received = 0  # bytes that the client may not yet send again
 
@@ -255,7 +260,7 @@ class Rpc:
         if not self.hold(end - start):
             return
         if self._unpacker is None:
-            self._unpacker = Unpacker(self.server.max_message, self._encoding)
+            self._unpacker = Unpacker(self.server.max_message, self._encoding, self._kind)
         try:
             for message in self._unpacker.feed(data, start, end):
                 if not self.open:

@@ -2,8 +2,7 @@
 
 import threading
 from collections import deque
-
-from google.protobuf.message import Message
+from typing import Any
 
 from service.completion import Completion, Task
 from service.errors import InvalidRequest
@@ -37,10 +36,10 @@ class Streaming(Rpc):
         request: headers.RequestHeaders,
         method: StreamMethod,
     ) -> None:
-        super().__init__(server, connection, stream, request, method.path)
+        super().__init__(server, connection, stream, request, method.path, method.request_type)
         self._method = method
         self._incoming: deque[bytes | memoryview] = deque()
-        self._receiving: Completion[Message | None] | None = None
+        self._receiving: Completion[Any] | None = None
         self._sending: Completion[None] | None = None
         self._opened = False
         self._delivered = 0  # bytes of the request that the handler had last
@@ -48,9 +47,9 @@ class Streaming(Rpc):
         self._lock = threading.Lock()  # of what waits and who waits for it
         self.call = Call(self.deadline, request.fields)
 
-    def receive(self) -> Completion[Message | None]:
+    def receive(self) -> Completion[Any]:
         """See Stream."""
-        completion: Completion[Message | None] = Completion()
+        completion: Completion[Any] = Completion()
         self.server.held.add(self, -self._delivered)
         self._delivered = 0
         if self._incoming:
@@ -139,7 +138,7 @@ class Streaming(Rpc):
         else:
             completion.cancel()
 
-    def _settle(self, completion: Completion[Message | None], data: bytes | memoryview) -> None:
+    def _settle(self, completion: Completion[Any], data: bytes | memoryview) -> None:
         self._delivered = PREFIX + len(data)
         try:
             unpacked: bytes | memoryview = data

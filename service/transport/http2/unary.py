@@ -25,7 +25,7 @@ class Unary(Rpc):
         request: headers.RequestHeaders,
         method: Method,
     ) -> None:
-        super().__init__(server, connection, stream, request, method.path)
+        super().__init__(server, connection, stream, request, method.path, method.request_type)
         self._method = method
         self._metadata = request.fields
 
