@@ -55,17 +55,24 @@ class ObjectSource:
                 f"s3://, vae-serving[gs] for gs:// ({error})"
             ) from error
         self._root = str(root).rstrip("/")
+        self._served = False
         try:
             cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RepositoryError(f"{cache} cannot hold the cache: {error}") from error
 
     def list(self) -> Mapping[str, Listed]:
-        """The models under the address, all in one listing."""
+        """The models under the address, all in one listing.
+
+        An address without any object while something of it is served cannot be read either: a rule
+        of the store, or a command with the wrong prefix, has emptied it.
+        """
         try:
             found = self._files.find(self._root, detail=True)
         except Exception as error:  # stores have no class of errors in common
             raise RepositoryError(f"{self.place} cannot be listed: {error}") from error
+        if self._served and not found:
+            raise RepositoryError(f"{self.place} is empty, which it was not")
         files: dict[str, dict[int, dict[str, str]]] = {}
         for path, details in found.items():
             parts = str(path).removeprefix(self._root).strip("/").split("/")
@@ -98,6 +105,7 @@ class ObjectSource:
 
     def keep(self, digests: Collection[str]) -> None:
         """Removes what nobody has used for a day, and what killed downloads and removals left."""
+        self._served = bool(digests)
         unused: list[Path] = []
         with contextlib.suppress(OSError), self._locked():
             for digest in digests:

@@ -17,7 +17,7 @@ from service.errors import InferenceFailed, InvalidRequest, ServiceError
 from service.logs import Logger
 from service.status import status_of
 from service.transport import lent
-from service.transport.metadata import Authorize, Metadata
+from service.transport.metadata import MAX_METADATA, Authorize, Metadata
 from service.transport.tls import TlsFiles
 
 
@@ -139,6 +139,9 @@ class TransportOptions:
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
             ("grpc.so_reuseport", int(self.reuse_port)),
+            # Alike: between the two the core refuses at random.
+            ("grpc.max_metadata_size", MAX_METADATA),
+            ("grpc.absolute_max_metadata_size", MAX_METADATA),
         )
 
 

@@ -9,6 +9,7 @@ Metadata = Iterable[tuple[str | bytes, str | bytes]]
 Authorize = Callable[[str, Metadata], None]  # of "SERVICE/METHOD"; raises ServiceError to refuse
 
 REQUEST_ID: Final = "x-request-id"
+MAX_METADATA: Final = 16_384  # bytes of a request's headers as HPACK counts them; gRPC's default
 _ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 

@@ -323,5 +323,13 @@ def test_a_repository_in_an_object_store_is_followed(
         service.wait_for("model_loaded")
         wait_until(lambda: client.sample("digits", 1).model == "models/digits/versions/2")
         states = index(service)
+        for path in sorted(store.find(root), key=lambda path: path.endswith("/2/manifest.json")):
+            store.rm_file(path)  # what is served is there until nothing is
+        service.wait_for("repository_unreadable")
+        left = client.sample("digits", 1).model
+        upload(3)
+        service.wait_for("repository_readable")
+        wait_until(lambda: client.sample("digits", 1).model == "models/digits/versions/3")
 
     assert states == [("1", "UNAVAILABLE", "not loaded"), ("2", "READY", "")]
+    assert left == "models/digits/versions/2"

@@ -120,6 +120,17 @@ def test_a_call_without_a_message_ends_with_an_error(channel: grpc.Channel) -> N
         caller.call.result()
 
 
+@pytest.mark.parametrize(("size", "code"), [(15_500, "OK"), (16_500, "RESOURCE_EXHAUSTED")])
+def test_metadata_has_one_limit_below_which_none_is_refused(
+    channel: grpc.Channel, size: int, code: str
+) -> None:
+    call = VaeServiceStub(channel).Sample
+    asked = SampleRequest(model="models/digits", sample_count=1)
+    for _ in range(10):
+        future = call.future(asked, metadata=(("x-large", "v" * size),), timeout=30)
+        assert future.code().name == code
+
+
 def test_calls_that_are_cancelled_at_any_moment_do_no_harm(
     channel: grpc.Channel, client: VaeClient
 ) -> None:

@@ -100,6 +100,25 @@ def test_a_damaged_object_is_refused_and_not_cached(
     assert source.fetch("model", 1).is_dir()
 
 
+def test_an_emptied_address_cannot_be_read_while_something_of_it_is_served(
+    source: ObjectSource, bucket: str, tmp_path: Path
+) -> None:
+    assert versions(source) == {}
+    upload(bucket, tmp_path / "scratch", 1)
+    source.keep({"a digest"})
+    assert versions(source) == {"model": [1]}
+    store, root = files(f"{bucket}/models")
+    store.rm(root, recursive=True)
+    with pytest.raises(RepositoryError) as caught:
+        source.list()
+    assert str(caught.value) == f"{bucket}/models is empty, which it was not"
+    store.pipe_file(f"{root}/kept", b"")
+    assert versions(source) == {}
+    store.rm_file(f"{root}/kept")
+    source.keep(())
+    assert versions(source) == {}
+
+
 @pytest.mark.parametrize("file", ["../../outside", "/etc/hostname", "..", "manifest.json"])
 def test_a_file_name_that_leads_out_of_the_version_is_refused(
     source: ObjectSource, bucket: str, tmp_path: Path, file: str

@@ -14,6 +14,7 @@ from service.transport import ConnectionLifetimes
 from service.transport.http2 import frames, headers
 from service.transport.http2.frames import ErrorCode, ProtocolError, Setting
 from service.transport.http2.outgoing import Outgoing
+from service.transport.metadata import MAX_METADATA
 
 if TYPE_CHECKING:
     from service.transport.http2.rpc import Rpc
@@ -512,7 +513,7 @@ def _greeting(max_streams: int) -> bytes:
             Setting.MAX_CONCURRENT_STREAMS: max_streams,
             Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             Setting.MAX_FRAME_SIZE: _FRAME_SIZE,
-            Setting.MAX_HEADER_LIST_SIZE: headers.MAX_LIST_SIZE,
+            Setting.MAX_HEADER_LIST_SIZE: MAX_METADATA,
         }
     ) + frames.window_update(0, _CONNECTION_WINDOW - frames.DEFAULT_WINDOW)
 

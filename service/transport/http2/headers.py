@@ -17,9 +17,8 @@ from hpack import Decoder
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 
 from service.transport.http2.frames import ErrorCode, ProtocolError
-from service.transport.metadata import REQUEST_ID, request_id, values_of
+from service.transport.metadata import MAX_METADATA, REQUEST_ID, request_id, values_of
 
-MAX_LIST_SIZE: Final = 16_384  # bytes of a request's headers as HPACK counts them; gRPC's default
 _MAX_READ: Final = 2**18  # bytes that are read at all, so that only the call is refused
 _ENTRY: Final = 32  # bytes that HPACK adds to a field
 _MAX_TEXT: Final = 1024  # of a status; the details of one are left out beyond _MAX_DETAILS
@@ -112,8 +111,8 @@ def _request(fields: tuple[tuple[bytes, bytes], ...]) -> RequestHeaders:
         else:
             timeout = int(digits) * unit
     size = sum(len(name) + len(value) + _ENTRY for name, value in fields)
-    if size > MAX_LIST_SIZE:
-        expected = f"metadata: expected at most {MAX_LIST_SIZE} bytes, not {size}"
+    if size > MAX_METADATA:
+        expected = f"metadata: expected at most {MAX_METADATA} bytes, not {size}"
         fault = grpc.StatusCode.RESOURCE_EXHAUSTED, expected
     wrong = _malformed(fields)
     if wrong is not None:
