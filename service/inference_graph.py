@@ -14,6 +14,7 @@ from service.inference_tensors import Input, type_of
 from service.model import Model
 from service.repository import Spec
 from service.sampling import new_seed
+from service.tensors import check_finite
 from service.transport import Call
 from service.transport.spliced import Buffer, Spliced
 from service.wire import bytes_field
@@ -41,7 +42,11 @@ class ServedGraph:
         self.name = f"{model.version.name}.{kind}"
         self.version = str(model.version.version)
         graph = model.version.graphs[kind]
-        self.inputs = {spec.name: Input(spec, max_items) for spec in graph.inputs}
+        checks = {"observations": model.check_observations}
+        self.inputs = {
+            spec.name: Input(spec, max_items, checks.get(spec.name, check_finite))
+            for spec in graph.inputs
+        }
         self.outputs = {spec.name: spec for spec in graph.outputs}
         self.optional = {_NOISE} if kind.startswith(("encoder", "scorer")) else set()
         self._levels = model.batchers[kind].options.priority_levels
@@ -111,8 +116,6 @@ class ServedGraph:
     def _check(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         if len(arrays) > 1 and len({len(array) for array in arrays.values()}) > 1:
             raise InvalidRequest("inputs", "expected the same number of items in all")
-        if "observations" in arrays:
-            self.model.check_observations(arrays["observations"])
         if self.model.code_count and "latents" in arrays:
             self.model.check_codes(arrays["latents"], "latents.data")
         if "label" in arrays:

@@ -32,11 +32,14 @@ _TYPES: Final[dict[np.dtype[Any], Type]] = {
 class Input:
     """An input of a graph, and how to read it. Every method raises InvalidRequest."""
 
-    def __init__(self, spec: Spec, max_items: int) -> None:
+    def __init__(
+        self, spec: Spec, max_items: int, check: tensors.Check = tensors.check_finite
+    ) -> None:
+        """check: of values that are real numbers."""
         self.spec = spec
         self.type = type_of(spec)
         self._max_items = max_items
-        self._floats = spec.dtype.kind == "f"
+        self._check = check if spec.dtype.kind == "f" else None
 
     def read(self, tensor: Any, raw: bytes | memoryview | None) -> NDArray[Any]:
         """The array [items, ...] of an InferInputTensor.
@@ -54,8 +57,8 @@ class Input:
             raise InvalidRequest(f"{name}.contents", "expected none with raw_input_contents")
         else:
             array = tensors.view(raw, name, shape, self.spec.dtype)
-        if self._floats:
-            tensors.check_finite(array, name)
+        if self._check is not None:
+            self._check(array, name)
         return array
 
     def _typed(self, tensor: Any, shape: tuple[int, ...]) -> NDArray[Any]:

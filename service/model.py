@@ -21,6 +21,7 @@ from service.errors import (
 from service.execution import Execution
 from service.repository import LEVELS, VERSION, ModelVersion, shown
 from service.sampling import Stream, standard_normal
+from service.tensors import check_finite
 
 Float32 = NDArray[np.float32]
 Observations = NDArray[np.float32] | NDArray[np.uint8]
@@ -66,8 +67,10 @@ class Model:
         self.resource = f"models/{version.name}/versions/{version.version}"
         self._drawing = ThreadPoolExecutor(1, f"{version.name}-noise")  # starts when it has to
         value_range = version.manifest.value_range
-        self._minimum = np.float32(value_range.minimum)
-        self._maximum = np.float32(value_range.maximum)
+        # Infinity is in no range, though a range may have no end.
+        finite = np.finfo(np.float32)
+        self._minimum = np.maximum(np.float32(value_range.minimum), finite.min)
+        self._maximum = np.minimum(np.float32(value_range.maximum), finite.max)
 
     async def sample(
         self,
@@ -180,14 +183,15 @@ class Model:
                 f"the latents are of another latent space; {self.resource} has {own}"
             )
 
-    def check_observations(self, observations: Float32) -> None:
-        """Raises InvalidRequest if a value lies outside the model's range."""
-        if observations.min() < self._minimum or observations.max() > self._maximum:
-            value_range = self.version.manifest.value_range
-            raise InvalidRequest(
-                "observations.data",
-                f"expected values from {value_range.minimum:g} to {value_range.maximum:g}",
-            )
+    def check_observations(self, observations: Float32, field: str = "observations") -> None:
+        """Raises InvalidRequest of field if a value lies outside the model's range, which is
+        finite; NaN does."""
+        if observations.min() >= self._minimum and observations.max() <= self._maximum:
+            return
+        check_finite(observations, field)
+        value_range = self.version.manifest.value_range
+        text = f"expected values from {value_range.minimum:g} to {value_range.maximum:g}"
+        raise InvalidRequest(f"{field}.data", text)
 
     def check_labels(self, labels: Iterable[int], field: str) -> None:
         """Raises InvalidRequest of field if a number is no label of the model."""

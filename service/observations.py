@@ -72,9 +72,7 @@ class Observing:
             if "encoder_uint8" not in model.batchers:
                 raise InvalidRequest(f"{field}.data_type", f"expected float32: {_no_levels(model)}")
             return tensors.to_levels(tensor, field, shape, max_items)
-        observations = tensors.to_array(tensor, field, shape, max_items)
-        model.check_observations(observations)
-        return observations
+        return tensors.to_array(tensor, field, shape, max_items, model.check_observations)
 
     async def write(
         self, fields: Fields, observations: Observations, encoding: int

@@ -1,6 +1,7 @@
 """Wire <-> ndarray, with no copy but protobuf's own, of what is not large, on the way in."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -22,23 +23,36 @@ _UINT8: Final = np.dtype("u1")
 _INT64: Final = np.dtype("<i8")
 
 
+Check = Callable[[NDArray[np.float32], str], None]
+"""Raises InvalidRequest of a field for values that are not good."""
+
+
+def check_finite(array: NDArray[np.float32], field: str) -> None:
+    """Raises InvalidRequest of field if a value is NaN or infinite."""
+    # A finite sum of squares has finite terms, and BLAS is quick; an infinite one may have, too.
+    # vdot does not warn of the latter, as dot does.
+    if not math.isfinite(np.vdot(array, array)) and not np.isfinite(array).all():
+        raise InvalidRequest(f"{field}.data", "expected finite values, found NaN or infinity")
+
+
 def to_array(
     tensor: tensor_pb2.Tensor,
     field: str,
     item_shape: tuple[int, ...],
     max_items: int,
+    check: Check = check_finite,
 ) -> NDArray[np.float32]:
     """A read-only view [items, *item_shape] float32 on the tensor's bytes.
 
-    Raises InvalidRequest that names the part of field at fault: type, shape, byte count, or a value
-    that is not finite.
+    check: of its values. Raises InvalidRequest that names the part of field at fault: type, shape,
+    byte count, or a value.
     """
     if tensor.data_type != tensor_pb2.DATA_TYPE_FLOAT32:
         raise InvalidRequest(f"{field}.data_type", "expected DATA_TYPE_FLOAT32")
     shape = shape_of(tensor)
     check_shape(shape, field, item_shape, max_items)
     values = view(tensor.data, field, shape, _FLOAT32)  # protobuf copies at every access
-    check_finite(values, field)
+    check(values, field)
     return values
 
 
@@ -99,14 +113,6 @@ def view(
         )
     array = np.ndarray(shape, dtype, data)
     return array if array.flags.aligned else array.copy()
-
-
-def check_finite(array: NDArray[np.float32], field: str) -> None:
-    """Raises InvalidRequest of field if a value is NaN or infinite."""
-    # A finite sum of squares has finite terms, and BLAS is quick; an infinite one may have, too.
-    # vdot does not warn of the latter, as dot does.
-    if not math.isfinite(np.vdot(array, array)) and not np.isfinite(array).all():
-        raise InvalidRequest(f"{field}.data", "expected finite values, found NaN or infinity")
 
 
 def from_array(array: NDArray[np.generic]) -> tensor_pb2.Tensor:

@@ -21,7 +21,7 @@ from service.errors import (
 from service.execution import Execution
 from service.loading import load_model
 from service.metrics import Metrics
-from service.model import Models
+from service.model import Model, Models
 from service.repository import Spec, read_version
 from service.sampling import Stream, standard_normal
 from service.session import CPU, SessionOptions
@@ -302,3 +302,35 @@ def test_real_graphs_draw_the_same_items_however_a_range_is_split(
     np.testing.assert_array_equal(whole[1], latents)
     np.testing.assert_allclose(whole[0], observations, atol=1e-6)
     assert observations.shape == (100, 1, 8, 8)
+
+
+def fake_of_range(minimum: float, maximum: float) -> Model:
+    version = FakeModel().model.version
+    version.manifest.value_range.minimum = minimum
+    version.manifest.value_range.maximum = maximum
+    return Model(version, {}, CPU)
+
+
+@pytest.mark.parametrize(
+    ("maximum", "value", "expected"),
+    [
+        (1.0, 1.5, "expected values from 0 to 1"),
+        (1.0, -0.5, "expected values from 0 to 1"),
+        (1.0, np.nan, "expected finite values"),
+        (1.0, np.inf, "expected finite values"),
+        (np.inf, np.nan, "expected finite values"),
+        (np.inf, np.inf, "expected finite values"),
+        (np.inf, -0.5, "expected values from 0 to inf"),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 5, 11])
+def test_observations_beyond_the_range_are_refused_wherever_they_are(
+    maximum: float, value: float, expected: str, place: int
+) -> None:
+    observations = np.linspace(0, 1, 12, dtype=np.float32)
+    model = fake_of_range(0.0, maximum)
+    model.check_observations(observations, "start.observations")
+    observations[place] = value
+    with pytest.raises(InvalidRequest, match=expected) as caught:
+        model.check_observations(observations, "start.observations")
+    assert caught.value.field == "start.observations.data"
