@@ -20,7 +20,7 @@ from scripts.arrivals import Arrivals, table
 from scripts.queues import BATCH, BatchCost, simulate
 
 ROOT = Path(__file__).parent.parent
-RESULT = ROOT / "benchmarks" / "results" / "2026-11-26-goals.json"
+RESULT = ROOT / "benchmarks" / "results" / "2026-11-27-goals.json"
 CUDA = ROOT / "benchmarks" / "results" / "2026-11-26-cuda.json"
 ARRIVALS = ROOT / "benchmarks" / "results" / "2026-11-26-arrivals.json"
 PAGE = ROOT / "docs" / "capacity.md"
