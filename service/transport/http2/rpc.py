@@ -1,6 +1,7 @@
 """gRPC on a stream: its messages, its deadline, its end."""
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Protocol
 
 import grpc
@@ -9,13 +10,14 @@ from google.protobuf.message import Message
 from service.completion import Task
 from service.errors import InvalidRequest, Overloaded, ServiceError
 from service.logs import Logger
-from service.transport import CallObserver, failure, log_slow
+from service.transport import CallObserver, Response, failure, log_slow
 from service.transport.http2 import headers
 from service.transport.http2.connection import STREAM_WINDOW, Connection
 from service.transport.http2.frames import ErrorCode, ProtocolError
 from service.transport.http2.held import Held
 from service.transport.http2.messages import PREFIX, Packed, Unpacker, Unreadable, read_prefix
 from service.transport.metadata import new_request_id
+from service.transport.spliced import Buffer, Spliced
 
 _GONE: Final = grpc.StatusCode.CANCELLED
 _SMALL: Final = 2**12  # bytes of a message that is not counted by itself, but with its RPC
@@ -297,6 +299,14 @@ class Rpc:
             text = f"an answer of {size} bytes: at most {most} are sent; ask for fewer items"
             self.close(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
         return size <= most
+
+
+def pieces_of(response: Response, least: int = 0) -> tuple[Sequence[Buffer], int]:
+    """The pieces of a serialized response, and its bytes; those of fewer bytes are joined."""
+    if isinstance(response, Spliced) and response.size >= least:
+        return response.pieces, response.size
+    message = response.SerializeToString()
+    return (message,), len(message)
 
 
 class Refusal(Rpc):

@@ -7,8 +7,7 @@ from service.errors import InvalidRequest
 from service.transport import Call, Method, Response, parse
 from service.transport.http2 import headers
 from service.transport.http2.connection import Connection
-from service.transport.http2.rpc import Rpc, Server
-from service.transport.spliced import Spliced
+from service.transport.http2.rpc import Rpc, Server, pieces_of
 
 
 class Unary(Rpc):
@@ -57,11 +56,7 @@ class Unary(Rpc):
             self.finish(error)
             return
         self.task = None
-        if isinstance(response, Spliced):
-            pieces, size = response.pieces, response.size
-        else:
-            message = response.SerializeToString()
-            pieces, size = (message,), len(message)
+        pieces, size = pieces_of(response)
         if self.check_size(size) and self._count(grpc.StatusCode.OK):
             trailers = headers.OK_TRAILERS
             if self.request_id:

@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 from vae.v1.tensor_pb2 import Tensor
 from vae.v1.vae_service_pb2 import EncodeRequest
 
+from service.transport import Stream, StreamMethod
 from service.transport.http2 import frames
 from service.transport.http2.frames import Setting
 from service.transport.http2.messages import Packed, Unpacker, Unreadable
+from service.transport.spliced import Spliced
+from service.wire import bytes_field
 from tests.integration.waiting import wait_until
 from tests.service.transport.raw_client import RawClient, data, message
 from tests.service.transport.served import SECONDS, Server
@@ -169,3 +172,27 @@ def test_large_contents_begin_where_numbers_may(name: str, first: int) -> None:
     array = np.ndarray(50_000, "<f4", found[0], bytes(found[0]).index(contents))
     assert array.flags.aligned
     assert array[-1] == 49_999
+
+
+def test_a_large_message_of_a_stream_is_sent_from_where_it_lies(
+    connect: Connect, server: Server
+) -> None:
+    contents = bytes(range(256)) * (3 * MIB // 256)
+    array = np.frombuffer(contents, np.uint8)
+
+    async def send(stream: Stream) -> None:
+        await stream.receive()
+        await stream.send(Spliced(bytes_field(1, array)))
+
+    server.transport.add([StreamMethod("test.Test", "Send", BytesValue, send)])
+    client = connect({Setting.INITIAL_WINDOW_SIZE: 2**24, Setting.MAX_FRAME_SIZE: 2**17})
+    client.send(frames.window_update(0, 2**24))
+    received, count = memoryview(bytearray(4 * MIB)), 0
+    with traced():
+        client.call(1, "Send")
+        while count < len(contents):
+            count += client.socket.recv_into(received[count:])
+        _, peak = tracemalloc.get_traced_memory()
+    assert peak / len(contents) < 0.5
+    client._input += bytes(received[:count])
+    assert client.answer(1).values == [contents]
