@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -24,6 +25,7 @@ from vae.v1.vae_service_pb2 import (
 )
 
 from scripts.launch import ServiceProcess
+from service.auth.tokens import entry
 
 StartService = Callable[..., AbstractContextManager[ServiceProcess]]
 MODEL = "models/digits"
@@ -189,6 +191,29 @@ def test_a_share_of_the_calls_without_a_caller_is_traced(
     roots = [span for span in collector.spans if not span.parent_span_id]
     assert [span.name for span in roots] == ["vae.v1.VaeService/Sample"] * 2  # health is none
     assert len({span.trace_id for span in roots}) == 2
+
+
+def test_a_caller_without_credentials_writes_into_no_trace(
+    start_service: StartService, collector: Collector, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens.toml"
+    tokens.touch(0o600)
+    tokens.write_text(entry("app", "token", ["infer"]))
+    options = ("--trace-endpoint", collector.url, "--trace-ratio", "1", "--tokens", str(tokens))
+    sample = SampleRequest(model=MODEL, sample_count=1)
+    with (
+        start_service(*options) as service,
+        grpc.insecure_channel(service.target) as channel,
+    ):
+        vae = vae_service_pb2_grpc.VaeServiceStub(channel)
+        for shown in ((), (("authorization", "Bearer other"),)):
+            with pytest.raises(grpc.RpcError):
+                vae.Sample(sample, metadata=(*parent(1), *shown), timeout=10)
+        known = (*parent(2), ("authorization", "Bearer token"))
+        vae.Sample(sample, metadata=known, timeout=10)
+        service.stop()
+
+    assert {int.from_bytes(span.trace_id, "big") for span in collector.spans} == {2}
 
 
 def test_a_collector_that_is_gone_harms_no_call_and_no_end(
