@@ -157,6 +157,12 @@ class Control:
         """How many versions are served."""
         return len(self._published)
 
+    def refuse(self) -> None:
+        """Answers what waits for a batch, and what still comes, with DRAINING; what runs ends."""
+        for model in self._published:
+            for batcher in model.batchers.values():
+                batcher.stop()
+
     def close(self, seconds: float = -1) -> bool:
         """Loads no more, and stops the batchers of what is served.
 
@@ -167,9 +173,7 @@ class Control:
         if not self._turn.acquire(timeout=seconds):
             return False
         try:
-            for model in self._published:
-                for batcher in model.batchers.values():
-                    batcher.stop()
+            self.refuse()
         finally:
             self._turn.release()
         return True

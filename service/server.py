@@ -37,7 +37,7 @@ from service.servicer import VAE_SERVICE, Servicer
 from service.session import CUDA, SessionOptions, check_precision, choose_provider
 from service.settings import Settings, SettingsError, tls_files
 from service.sources import DirectorySource, Source
-from service.transport import ConnectionLifetimes, TransportOptions
+from service.transport import ConnectionLifetimes, Transport, TransportOptions
 from service.transport.choice import make_transport
 from service.wanted import WantedModels, wanted_file
 
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from service.tracing import Tracing
 
 _LAST_SECONDS = 5.0
-_LOADING_SECONDS = 1.0  # for a version that is being loaded when all else has ended
+_ANSWER_SECONDS = 1.0  # for what is refused at the end of a drain
+_LOADING_SECONDS = 0.5  # for a version that is being loaded when all else has ended
 _LIMITS_OF_HTTP2 = ("--max-connections", "--max-held-mib")
 
 
@@ -110,7 +111,8 @@ async def serve(settings: Settings, log: Logger) -> bool:
     Health and metrics answer from the start; readiness comes when every model is loaded and warm,
     and stays whatever is loaded or fails to load later.
     Drain: readiness off, `drain_delay` seconds of normal service while load balancers notice, new
-    requests refused, running ones finished within `drain_timeout` seconds.
+    requests refused, running ones finished within `drain_timeout` seconds; then those that wait for
+    a batch get DRAINING, and the rest is cancelled.
     """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -242,7 +244,7 @@ async def serve(settings: Settings, log: Logger) -> bool:
         if health.ready:  # or no load balancer sends anything
             health.set_ready(False)
             await asyncio.sleep(settings.drain_delay)
-        await transport.stop(settings.drain_timeout)
+        await _drain(transport, control, settings.drain_timeout)
     finally:
         looking.cancel()
         await transport.stop(0)
@@ -254,6 +256,15 @@ async def serve(settings: Settings, log: Logger) -> bool:
             await asyncio.to_thread(tracing.close)
     log.info("stopped")
     return closed
+
+
+async def _drain(transport: Transport, control: Control, seconds: float) -> None:
+    """Ends the transport. seconds: for calls to finish; what waits then is refused."""
+    ending = asyncio.create_task(transport.stop(seconds + _ANSWER_SECONDS))
+    done, _ = await asyncio.wait([ending], timeout=seconds)
+    if not done:
+        await asyncio.gather(ending, asyncio.to_thread(control.refuse))
+    await ending
 
 
 async def _unless(stopping: asyncio.Event, work: asyncio.Future[Any]) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from inference.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from prometheus_client.parser import text_string_to_metric_families
+from vae.v1.vae_service_pb2 import SampleRequest, SampleStreamRequest
+from vae.v1.vae_service_pb2_grpc import VaeServiceStub
 
 from scripts.launch import ServiceProcess, running_service
 from service.cpus import cpu_quota
@@ -159,6 +162,28 @@ def test_sigterm_drains_what_runs_and_ends_with_zero(
     if transport == "public":
         assert events.pop(1) == "limits_without_effect"
     assert events == ["listening", "model_loaded", "ready", "draining", "stopped"]
+
+
+def test_what_goes_on_when_a_drain_ends_is_sent_to_another_replica(
+    start_service: StartService,
+) -> None:
+    with (
+        start_service("--drain-delay", "0", "--drain-timeout", "0.2") as service,
+        grpc.insecure_channel(service.target) as channel,
+        ThreadPoolExecutor() as pool,
+    ):
+        draw = SampleRequest(model="models/digits", sample_count=2**40)
+        stream = VaeServiceStub(channel).SampleStream(SampleStreamRequest(request=draw))
+        next(stream)
+        code = pool.submit(service.stop)
+        with pytest.raises(grpc.RpcError) as caught:
+            for _ in stream:
+                pass
+        assert code.result() == 0
+
+    error = error_of(caught.value)
+    assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+    assert error.retry_delay == 0.0
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
