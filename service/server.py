@@ -263,7 +263,7 @@ async def _drain(transport: Transport, control: Control, seconds: float) -> None
     ending = asyncio.create_task(transport.stop(seconds + _ANSWER_SECONDS))
     done, _ = await asyncio.wait([ending], timeout=seconds)
     if not done:
-        await asyncio.gather(ending, asyncio.to_thread(control.refuse))
+        await asyncio.to_thread(control.refuse)
     await ending
 
 

@@ -1,6 +1,5 @@
 """Every preset as a user tries it: fitted with --smoke, evaluated, drawn, exported and run."""
 
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import export.__main__
 from service.repository import read_version
 from service.session import CPU, Session, SessionOptions
 from service.warming import noise
+from tests.training.data.idx import idx
 from training.__main__ import main
 from training.config import DataConfig
 from training.data import load_dataset
@@ -40,8 +40,7 @@ def paths(
     mnist, folder = tmp_path_factory.mktemp("mnist"), tmp_path_factory.mktemp("folder")
     for split, part in SPLITS.items():
         for name, array in (("images-idx3", images[part]), ("labels-idx1", labels[part])):
-            head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-            (mnist / f"{split}-{name}-ubyte").write_bytes(head + array.tobytes())
+            (mnist / f"{split}-{name}-ubyte").write_bytes(idx(array))
     for number, (image, label) in enumerate(zip(images[:300], labels[:300], strict=True)):
         (folder / str(label)).mkdir(exist_ok=True)
         Image.fromarray(image).convert("RGB").save(folder / str(label) / f"{number}.png")

@@ -1,5 +1,4 @@
 import gzip
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -7,17 +6,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from tests.training.data.idx import idx
 from training.config import DataConfig
 from training.data import load_dataset, read_idx
 from training.errors import TrainingError
 
 IMAGES = np.arange(5 * 6 * 4, dtype=np.uint8).reshape(5, 6, 4)
 LABELS = np.array([3, 1, 4, 1, 5], np.uint8)
-
-
-def idx(array: NDArray[np.uint8]) -> bytes:
-    """An IDX file of unsigned bytes, written from its specification."""
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
 @pytest.fixture
