@@ -18,9 +18,10 @@ urgent level that is admitted starts within
     D + R + ceil(C / B) x R    seconds,    and ends within    ceil(n / B) x R + R    seconds more,
 
 because at most C items wait before it, and one batch is running; its last rows may share a batch
-with others. The same holds of every level while nothing more urgent comes. A less urgent request
-waits for R more with every B items that are more urgent and admitted before it starts: while those
-come faster than they run it starves, until it makes room or its deadline passes. With `wake`, R is
+with others. What else the thread has to do that answers comes on top. The same holds of every level
+while nothing more urgent comes. A less urgent request waits for R more with every B items that are
+more urgent and admitted before it starts: while those come faster than they run it starves, until
+it makes room or its deadline passes. With `wake`, R is
 the sum over the batchers that share the thread, and over what is read between their batches; and
 since answers wait for the end of a go (`Batcher.run_due`), at most 2 ms and R are added.
 
@@ -36,8 +37,10 @@ import logging
 import math
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 import numpy as np
@@ -65,6 +68,10 @@ __all__ = [
 ]
 MOST_LEVELS: Final = 10  # of priority: time series are made for each
 _GO: Final = 0.002  # seconds of a go, after which it takes no further batch
+# Of a batch that is worth a thread's waking, and what reading and answering a request takes of the
+# caller's (docs/performance.md).
+_LONG: Final = 0.0003  # seconds
+_REQUEST: Final = 25e-6  # seconds
 _logger = logging.getLogger(__name__)
 
 
@@ -88,7 +95,7 @@ class MonotonicClock:
 
 
 class Observer(Protocol):
-    """What a batcher reports, for metrics. Called on the batcher's threads; must be quick.
+    """What a batcher reports, for metrics. Called where requests are answered; must be quick.
 
     requests: how many of a batch's entries end with it, well or not. level: of the entry.
     """
@@ -134,7 +141,7 @@ class BatchingOptions:
 
     def bucket(self, items: int) -> int:
         """The smallest batch size to pad to that holds the items."""
-        return next(bucket for bucket in self.buckets if bucket >= items)
+        return self.buckets[bisect_left(self.buckets, items)]
 
     def level(self, priority: int) -> int:
         """The level of a request's priority, 0 stands for the default. Raises InvalidRequest."""
@@ -146,14 +153,22 @@ class BatchingOptions:
         return priority or self.default_priority_level or self.priority_levels // 2 + 1
 
 
+def _at_once(callback: Callable[[], object]) -> object:
+    return callback()
+
+
 class Batcher:
     """Runs `run` on batches cut from a queue of entries.
 
-    On threads of its own, two for each of `instances`, so that one answers while the other's batch
-    runs; or, for runs so short that handing them to a thread would cost more, on the caller's: then
+    On a thread of its own for each of `instances`. It gives what ends a batch's entries to `post`,
+    to be called on the thread that sends answers, and runs the next batch meanwhile.
+
+    Or, for runs so short that handing them to a thread would cost more, on the caller's: then
     `wake` gets `run_due` whenever the queue stops being empty, to call it in turn with those of
     other batchers, once nothing else is to be admitted at this moment, and as long as it returns
-    True. max_queue_delay does not hold then: nobody would wait for it.
+    True. max_queue_delay does not hold then: nobody would wait for it. With `item_seconds`, what an
+    item takes in a large batch, a thread takes over for as long as that pays: while several
+    requests wait whose items run longer than it takes to read and answer them.
 
     run takes arrays [bucket, ...] by input name and returns arrays [bucket, ...] by output name; it
     is called by `instances` threads at once. Every thread prepares its batch only when it is free
@@ -168,7 +183,9 @@ class Batcher:
         *,
         clock: Clock | None = None,
         instances: int = 1,
+        post: Callable[[Callable[[], object]], object] = _at_once,
         wake: Callable[[Callable[[], bool]], None] | None = None,
+        item_seconds: float | None = None,
         on_admitted: Callable[[Entry], None] | None = None,
         name: str = "batcher",
     ) -> None:
@@ -186,16 +203,16 @@ class Batcher:
         self._seconds_per_batch = 0.0
         self._weight = 1.0
         self._instances = instances
+        self._post = post
         self._wake = wake
+        self._item_seconds = item_seconds
         self._on_admitted = on_admitted
+        self._name = name
         self._turn = threading.RLock()  # one go at a time, where wake is given
-        self._turns = threading.Semaphore(instances)  # a thread without one only answers
-        self._threads = [
-            threading.Thread(target=self._loop, name=f"{name}-{index}", daemon=True)
-            for index in range(2 * instances if wake is None else 0)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._taken_over = False  # by the thread, from whoever calls run_due
+        self._threads: list[threading.Thread] = []
+        for _ in range(instances if wake is None else 0):
+            self._start_thread()
 
     @property
     def options(self) -> BatchingOptions:
@@ -245,9 +262,10 @@ class Batcher:
             queue.add(entry)
             if self._wake is None:
                 self._condition.notify()
+            wakes = first and not self._taken_over
         if leaving:
             self._send_away(leaving)
-        if first and self._wake is not None:
+        if wakes and self._wake is not None:
             self._wake(self.run_due)
         return entry
 
@@ -259,36 +277,36 @@ class Batcher:
         model's weights out of the caches, and is itself quicker for several batches at a time. The
         last full one stays behind, so that there is work while callers get their answers.
         """
-        ran: list[tuple[list[Part], Arrays]] = []
+        ran: list[_Batch] = []
         with self._turn:
             began = self._clock.now()
             while True:
                 with self._lock:
-                    if not self._queue:
+                    if not self._queue or self._hand_over():
                         break
-                    parts, expired, cancelled = self._take()
-                self._report(parts, expired, cancelled)
-                outputs = self._execute(parts)
-                if outputs is not None:
-                    ran.append((parts, outputs))
+                    batch = self._take()
+                self._dismiss(batch.expired, batch.cancelled)
+                self._prepare(batch)
+                self._execute(batch)
+                ran.append(batch)
                 waiting = self._queue.items
                 if waiting < 2 * self._options.max_batch_size or self._clock.now() - began >= _GO:
                     break
-        for parts, outputs in ran:
-            self._deliver(parts, outputs)
+        for batch in ran:
+            self._settle(batch)
         if ran:  # the next batch waits for the answers, too
             self._learn((self._clock.now() - began) / len(ran))
-        return bool(self._queue)
+        return bool(self._queue) and not self._taken_over
 
     def drain(self) -> None:
         """Closes the door, finishes what was admitted and returns. May be called again."""
         with self._lock:
             self._closed = True
             self._condition.notify_all()
-        while self._wake is not None and self.run_due():
-            pass
         for thread in self._threads:
             thread.join()
+        while self._wake is not None and self.run_due():
+            pass
 
     def stop(self) -> None:
         """Closes the door, rejects what waits, finishes what runs. May be called again."""
@@ -310,37 +328,83 @@ class Batcher:
         batches = math.ceil(self._queue.items / self._options.max_batch_size) + self._running
         return batches * self._seconds_per_batch / self._instances
 
-    def _loop(self) -> None:
-        while True:
-            with self._turns:
-                parts = self._cut()
-                if parts is None:
-                    return
-                started = self._clock.now()
-                outputs = self._execute(parts)
-                if outputs is not None:
-                    self._learn(self._clock.now() - started)
-            if outputs is not None:
-                self._deliver(parts, outputs)
+    def _start_thread(self) -> None:
+        name = f"{self._name}-{len(self._threads)}"
+        thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
-    def _cut(self) -> list[Part] | None:
-        """Waits until a batch is due and takes its parts; None when the queue is done for good."""
+    def _hand_over(self) -> bool:
+        """Whether the thread has taken over, which it does if that pays. With the lock held."""
+        if self._taken_over or self._closed or len(self._queue) < 2 or not self._pays():
+            return self._taken_over
+        self._taken_over = True
+        if not self._threads:
+            self._start_thread()
+        self._condition.notify()
+        return True
+
+    def _pays(self) -> bool:
+        """Whether what waits runs so long that a thread should do it beside this one."""
+        if self._item_seconds is None:
+            return False
+        queue = self._queue
+        return queue.items * self._item_seconds >= max(_LONG, 2 * _REQUEST * len(queue))
+
+    def _loop(self) -> None:
+        ended: _Batch | None = None
+        while True:
+            with self._lock:
+                batch, gives_back = self._next()
+            if batch is not None:
+                if batch.expired or batch.cancelled:
+                    self._post(partial(self._dismiss, batch.expired, batch.cancelled))
+                self._prepare(batch)
+            # Not before all is ready for the next run: from here on the other thread wants the GIL.
+            if ended is not None:
+                self._post(partial(self._settle, ended))
+            if gives_back and self._wake is not None:
+                self._post(partial(self._wake, self.run_due))
+            ended = batch
+            if batch is not None:
+                self._execute(batch)
+                if batch.outputs:
+                    self._learn(batch.seconds)
+            elif not self._wait():
+                return
+
+    def _next(self) -> "tuple[_Batch | None, bool]":
+        """The thread's next batch if it is due, and whether it leaves what waits to the caller's.
+
+        With the lock held.
+        """
+        if self._taken_over and not (self._closed or self._pays()):
+            self._taken_over = False
+            return None, bool(self._queue)
+        if not self._queue or not self._has_queue() or self._remaining() > 0:
+            return None, False
+        batch = self._take()
+        if self._queue:
+            self._condition.notify()
+        return batch, False
+
+    def _wait(self) -> bool:
+        """Waits until a batch is due for the thread; False if none ever will be."""
         with self._lock:
             while True:
-                if self._queue:
+                if self._queue and self._has_queue():
                     remaining = self._remaining()
                     if remaining <= 0:
-                        break
+                        return True
                     self._clock.wait(self._condition, remaining)
                 elif self._closed:
-                    return None
+                    return False
                 else:
                     self._clock.wait(self._condition, None)
-            parts, expired, cancelled = self._take()
-            if self._queue:
-                self._condition.notify()
-        self._report(parts, expired, cancelled)
-        return parts
+
+    def _has_queue(self) -> bool:
+        """Whether what waits is the thread's to run."""
+        return self._wake is None or self._taken_over
 
     def _remaining(self) -> float:
         """Seconds for which what waits may wait for a fuller batch."""
@@ -350,21 +414,14 @@ class Batcher:
             return 0.0
         return self._queue.oldest + delay - self._clock.now()
 
-    def _take(self) -> tuple[list[Part], list[Entry], int]:
+    def _take(self) -> "_Batch":
+        """What is due now. With the lock held."""
         self._running += 1
-        return self._queue.take(self._options.max_batch_size, self._clock.now())
-
-    def _report(self, parts: Sequence[Part], expired: Sequence[Entry], cancelled: int) -> None:
-        """Tells of what has left the queue."""
-        for part in parts:
-            started = part.entry.started
-            if not part.start and started is not None:
-                self._observer.entry_started(started - part.entry.admitted)
-        for entry in expired:
-            self._observer.entry_rejected("expired", entry.level)
-            self._fail(entry, ExpiredInQueue("the deadline passed in the queue"))
-        if cancelled:
-            self._observer.entries_cancelled(cancelled)
+        parts, expired, cancelled = self._queue.take(
+            self._options.max_batch_size, self._clock.now()
+        )
+        items = sum([part.stop - part.start for part in parts])
+        return _Batch(parts, expired, cancelled, items, self._options.bucket(items))
 
     def _send_away(self, entries: Sequence[Entry]) -> None:
         """Refuses those that made room for a more urgent one."""
@@ -375,43 +432,64 @@ class Batcher:
             self._observer.entry_rejected("queue_full", entry.level)
             self._fail(entry, QueueFull(self._drain_seconds()))
 
-    def _execute(self, parts: Sequence[Part]) -> Arrays | None:
-        """The outputs of a batch; None if it is empty or failed, which has ended its entries."""
+    def _dismiss(self, expired: Sequence[Entry], cancelled: int) -> None:
+        """Tells of those that left the queue without running."""
+        for entry in expired:
+            self._observer.entry_rejected("expired", entry.level)
+            self._fail(entry, ExpiredInQueue("the deadline passed in the queue"))
+        if cancelled:
+            self._observer.entries_cancelled(cancelled)
+
+    def _prepare(self, batch: "_Batch") -> None:
+        """Puts the inputs of a batch together, unless it is empty."""
+        if batch.parts:
+            try:
+                batch.inputs = _assemble(batch.parts, batch.bucket - batch.items)
+            except Exception as error:  # noqa: BLE001 - a batch fails its own entries alone
+                self._break(batch, error)
+
+    def _execute(self, batch: "_Batch") -> None:
+        """Runs a batch that is prepared; what came of it is in it then."""
+        started = self._clock.now()
         try:
-            return self._run_batch(parts) if parts else None
+            if batch.inputs:
+                outputs = self._run(batch.inputs)
+                if any(len(array) != batch.bucket for array in outputs.values()):
+                    raise InferenceFailed("the model gave another number of items than it took")
+                batch.outputs = outputs
+        except Exception as error:  # noqa: BLE001 - a batch fails its own entries; the loop lives on
+            self._break(batch, error)
         finally:
+            batch.seconds = self._clock.now() - started
+            batch.inputs = {}
             with self._lock:
                 self._running -= 1
 
-    def _run_batch(self, parts: Sequence[Part]) -> Arrays | None:
-        items = sum(part.stop - part.start for part in parts)
-        bucket = self._options.bucket(items)
-        started = self._clock.now()
-        try:
-            outputs = self._run(_assemble(parts, bucket))
-            if any(len(array) != bucket for array in outputs.values()):
-                raise InferenceFailed("the model gave another number of items than it took")
-        except Exception as error:  # noqa: BLE001 - a batch fails its own entries; the loop lives on
-            # Each its own error: threads raise them.
-            failed = [self._fail(part.entry, _failure(error)) for part in parts]
-            self._observer.batch_failed(sum(failed))
-            return None
-        seconds = self._clock.now() - started
-        requests = 0
-        for part in parts:
-            entry = part.entry
-            entry.seconds += seconds
-            entry.batch_items = max(entry.batch_items, items)
-            requests += part.stop == entry.items
-        self._observer.batch_done(items, bucket - items, requests, seconds)
-        return outputs
+    def _break(self, batch: "_Batch", error: Exception) -> None:
+        """Fails the entries of a batch at once: nothing that still waits of them is to run."""
+        # Each its own error: threads raise them.
+        failed = [self._fail(part.entry, _failure(error)) for part in batch.parts]
+        self._observer.batch_failed(sum(failed))
 
-    def _deliver(self, parts: Sequence[Part], outputs: Arrays) -> None:
-        """Gives every entry its rows."""
-        row = 0
-        for part in parts:
+    def _settle(self, batch: "_Batch") -> None:
+        """Tells of a batch that has run, and gives every entry in it its rows."""
+        for part in batch.parts:
+            started = part.entry.started
+            if not part.start and started is not None:
+                self._observer.entry_started(started - part.entry.admitted)
+        if not batch.outputs:
+            return
+        requests = row = 0
+        for part in batch.parts:
+            entry = part.entry
+            entry.seconds += batch.seconds
+            entry.batch_items = max(entry.batch_items, batch.items)
+            requests += part.stop == entry.items
+        padding = batch.bucket - batch.items
+        self._observer.batch_done(batch.items, padding, requests, batch.seconds)
+        for part in batch.parts:
             count = part.stop - part.start
-            rows = {name: array[row : row + count] for name, array in outputs.items()}
+            rows = {name: array[row : row + count] for name, array in batch.outputs.items()}
             row += count
             self._answer(part, rows)
 
@@ -439,6 +517,20 @@ class Batcher:
         return True
 
 
+@dataclass(slots=True)
+class _Batch:
+    """What left the queue together, items to pad to a bucket, and what came of it."""
+
+    parts: Sequence[Part]
+    expired: Sequence[Entry]
+    cancelled: int
+    items: int
+    bucket: int
+    inputs: Arrays = field(default_factory=dict)
+    outputs: Arrays = field(default_factory=dict)
+    seconds: float = 0.0
+
+
 def _done(entry: Entry) -> None:
     """Called for nobody: an entry ends once."""
 
@@ -458,15 +550,14 @@ def _notify(entry: Entry) -> None:
         _logger.exception("on_done raised")
 
 
-def _assemble(parts: Sequence[Part], bucket: int) -> Arrays:
-    """The rows of all parts, padded with zeros to the bucket: padding happens here alone."""
+def _assemble(parts: Sequence[Part], padding: int) -> Arrays:
+    """The rows of all parts and zeros: padding happens here alone."""
     first = parts[0]
-    if len(parts) == 1 and first.stop - first.start == bucket:
+    if len(parts) == 1 and not padding:
         return {name: array[first.start : first.stop] for name, array in first.entry.inputs.items()}
     batch: dict[str, NDArray[np.generic]] = {}
     for name, like in first.entry.inputs.items():
         rows = [part.entry.inputs[name][part.start : part.stop] for part in parts]
-        padding = bucket - sum(len(array) for array in rows)
         if padding:
             rows.append(np.zeros((padding, *like.shape[1:]), like.dtype))
         batch[name] = np.concatenate(rows)

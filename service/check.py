@@ -19,6 +19,9 @@ class _Nobody:
     def when_idle(self, callback: Callable[[], bool]) -> None:
         """Nothing waits."""
 
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Nobody is answered."""
+
 
 def check(settings: Settings) -> tuple[str, bool]:
     """A table of the versions that would be served, and whether each can be.

@@ -17,10 +17,11 @@ from service.spans import follow
 from service.warming import warm_up
 
 
-class Idles(Protocol):
-    """Of a transport: whom batches ask that run on the thread that reads messages."""
+class Turns(Protocol):
+    """Of a transport: how batches come to its thread."""
 
     def when_idle(self, callback: Callable[[], bool]) -> None: ...
+    def call_soon(self, callback: Callable[[], object]) -> None: ...
 
 
 def load_model(
@@ -28,7 +29,7 @@ def load_model(
     options: SessionOptions,
     batching: BatchingOptions,
     metrics: Metrics,
-    transport: Idles,
+    transport: Turns,
     instances: int = 1,
     *,
     traced: bool = False,
@@ -51,7 +52,9 @@ def load_model(
             batching,
             metrics.observer(version.name, version.version, kind, batching.priority_levels),
             instances=instances,
+            post=transport.call_soon,
             wake=transport.when_idle if warm.inline else None,
+            item_seconds=warm.item_seconds if options.cpus > 1 else None,
             on_admitted=follow(f"{version.name}.{kind}") if traced else None,
             name=f"{version.name}-{kind}",
         )
@@ -66,7 +69,7 @@ def loader(
     options: SessionOptions,
     batching: BatchingOptions,
     metrics: Metrics,
-    transport: Idles,
+    transport: Turns,
     *,
     recommended: bool = False,
     traced: bool = False,

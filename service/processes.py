@@ -160,13 +160,13 @@ def _command(
 ) -> list[str]:
     """The command line of a process: as ours, and the later of two equal options counts."""
     host = settings.listen.rpartition(":")[0]
-    threads = settings.threads or max(1, cpu_quota() // settings.processes)
+    cpus = settings.cpus or cpu_quota()
     own = {
         "listen": f"{host}:{port}",
         "reuse-port": "true",
         "processes": "1",
         "lifeline": str(descriptor),
-        "threads": str(threads),
+        "cpus": str(max(1, cpus // settings.processes)),
         "metrics-host": "127.0.0.1",
         "metrics-port": "0",
     }

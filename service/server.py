@@ -88,8 +88,9 @@ def session_options(settings: Settings) -> SessionOptions:
     provider = choose_provider(settings.provider)
     check_precision(settings.precision, provider)
     # With CUDA, threads of the CPU have nothing to compute.
-    threads = 1 if provider == CUDA else settings.threads or cpu_quota()
-    return SessionOptions(provider, threads, settings.cuda_runs)
+    cpus = settings.cpus or cpu_quota()
+    threads = 1 if provider == CUDA else settings.threads or cpus
+    return SessionOptions(provider, threads, settings.cuda_runs, cpus)
 
 
 def batching_options(settings: Settings) -> BatchingOptions:

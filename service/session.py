@@ -37,12 +37,14 @@ class GraphError(RuntimeError):
 class SessionOptions:
     """provider: one of onnxruntime's names. threads: threads of one session on the CPU.
 
-    cuda_runs: the fastest way to try. gate: of the device, one for all sessions of the process.
+    cuda_runs: the fastest way to try. cpus: that this process may count on. gate: of the device,
+    one for all sessions of the process.
     """
 
     provider: str
     threads: int
     cuda_runs: CudaRuns = "captured"
+    cpus: int = 1
     gate: DeviceGate = field(default_factory=DeviceGate, compare=False, repr=False)
 
 

@@ -96,7 +96,12 @@ class Settings(BaseModel):
     slow_request_seconds: float = Field(
         5.0, gt=0, description="unary calls that take longer are logged"
     )
-    threads: int = Field(0, ge=0, description="threads of one session; 0 takes the CPU quota")
+    cpus: int = Field(
+        0,
+        ge=0,
+        description="CPUs to count on, of all processes together; 0 takes the CPU quota",
+    )
+    threads: int = Field(0, ge=0, description="threads of one session; 0 takes all CPUs")
     precision: Literal["float32", "float16", "int8"] = Field(
         "float32",
         description="of the graphs, where a version has it, and float32 else; float16 is for "

@@ -67,8 +67,8 @@ class Queue:
         self._entries: deque[Entry] = deque()
         self._next_deadline = math.inf  # nobody's is earlier; it may be that of one who has left
 
-    def __bool__(self) -> bool:
-        return bool(self._entries)
+    def __len__(self) -> int:
+        return len(self._entries)
 
     @property
     def oldest(self) -> float:

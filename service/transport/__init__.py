@@ -194,6 +194,10 @@ class Transport(Protocol):
         """
         ...
 
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Calls back on the thread that reads and sends messages. From any thread."""
+        ...
+
 
 def parse(kind: type[Message], data: bytes | memoryview) -> Any:
     """The message of data, or what `lent` makes of it. Raises InvalidRequest if it is none."""

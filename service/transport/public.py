@@ -104,6 +104,10 @@ class PublicTransport:
 
         self._loop.call_soon_threadsafe(call)
 
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """See Transport."""
+        self._loop.call_soon_threadsafe(callback)
+
     def _unary(self, method: Method) -> Callable[[Any, Any], Awaitable[bytes]]:
         async def serve(data: bytes, context: Any) -> bytes:
             call = _call(context)

@@ -159,6 +159,17 @@ class Caller:
         return [float(value) for value in 2 * self.items.ravel() + 1]
 
 
+class Idle:
+    """A transport that never has anything else to do."""
+
+    def when_idle(self, callback: Callable[[], bool]) -> None:
+        while callback():
+            pass
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        callback()
+
+
 class Bench:
     """A batcher under test, with the fakes around it. Every thread of it waits at the start."""
 

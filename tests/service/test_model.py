@@ -1,7 +1,6 @@
 """Models on arrays: which noise and labels reach which graph, and what comes back."""
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from service.repository import Spec, read_version
 from service.sampling import Stream, standard_normal
 from service.session import CPU, SessionOptions
 from tests.service.fake_model import FakeModel
+from tests.service.fakes import Idle
 
 OBSERVATIONS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -273,14 +273,6 @@ def test_a_name_that_cannot_be_a_model_is_refused_by_its_field(name: str) -> Non
     with pytest.raises(InvalidRequest, match='expected "models/NAME"') as caught:
         Models([FakeModel().model]).get(name, field="name")
     assert caught.value.field == "name"
-
-
-class Idle:
-    """A transport that never has anything else to do."""
-
-    def when_idle(self, callback: Callable[[], bool]) -> None:
-        while callback():
-            pass
 
 
 def test_real_graphs_draw_the_same_items_however_a_range_is_split(

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+import service.server
 from service.repository import Graph, read_version
 from service.server import session_options
 from service.session import (
@@ -155,9 +156,20 @@ def test_cpu_threads_are_for_the_cpu(
     monkeypatch: pytest.MonkeyPatch, provider: Literal["cpu", "cuda"], threads: int
 ) -> None:
     provide(monkeypatch, cuda=True, device=True)
-    settings = Settings(repository="models", provider=provider, threads=3, cuda_runs="bound")
-    expected = SessionOptions({"cpu": CPU, "cuda": CUDA}[provider], threads, "bound")
+    settings = Settings(
+        repository="models", provider=provider, cpus=5, threads=3, cuda_runs="bound"
+    )
+    expected = SessionOptions({"cpu": CPU, "cuda": CUDA}[provider], threads, "bound", cpus=5)
     assert session_options(settings) == expected
+
+
+@pytest.mark.parametrize(("cpus", "counted"), [(0, 7), (3, 3)])
+def test_a_session_has_a_thread_for_each_cpu_that_is_counted_on(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, counted: int
+) -> None:
+    monkeypatch.setattr(service.server, "cpu_quota", lambda: 7)
+    options = session_options(Settings(repository="models", provider="cpu", cpus=cpus))
+    assert (options.cpus, options.threads) == (counted, counted)
 
 
 @pytest.mark.parametrize(("precision", "provider"), [("float16", CPU), ("int8", CUDA)])

@@ -18,6 +18,7 @@ from service.metrics import Metrics
 from service.repository import Graph, read_version
 from service.session import CPU, CUDA, GraphError, Session, SessionOptions
 from service.warming import Disagreement, Run, bound_or_plain, noise, proven, warm_up
+from tests.service.fakes import Idle
 
 BUCKETS = (1, 2, 4)
 SECONDS = 10.0
@@ -212,14 +213,6 @@ def test_a_graph_that_is_refused_on_the_cpu_is_refused(
     monkeypatch.setattr(service.warming, "Session", strict)
     with pytest.raises(GraphError, match="assigned"):
         warm_up("vq", {"decoder": decoder}, OPTIONS, BatchingOptions(BUCKETS), 1)
-
-
-class Idle:
-    """A transport that never has anything else to do."""
-
-    def when_idle(self, callback: Callable[[], bool]) -> None:
-        while callback():
-            pass
 
 
 def test_a_model_runs_bound_with_every_graph_and_bucket_that_it_has(

@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import functools
 import heapq
+import os
 import select
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -45,6 +47,7 @@ _SPARE: Final = 16
 _SPARE_LIFETIMES: Final = ConnectionLifetimes(
     handshake_timeout=1.0, max_connection_age=1.0, max_connection_age_grace=1.0
 )
+_ONE: Final = (1).to_bytes(8, sys.byteorder)  # what an eventfd counts up by
 _HEALTH: Final = "grpc.health.v1.Health"
 _REFUSALS_LOGGED: Final = 10.0  # seconds between lines about connections that are refused
 _MOST_ROUNDS: Final = 4  # of reading, before what waits for an idle moment runs without one
@@ -81,10 +84,10 @@ class Http2Transport:
         self._idle: list[Callable[[], bool]] = []
         self._rounds = 0  # of reading, since they last ran
         self._soon: deque[Callable[[], object]] = deque()
-        self._waker, self._woken = socket.socketpair()
-        self._waker.setblocking(False)
-        self._woken.setblocking(False)
-        self._register(self._woken, self._drop_wakings)
+        waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._waker = open(waker, "wb", buffering=0)  # noqa: SIM115 - the loop's end closes it
+        self._epoll.register(self._waker, select.EPOLLIN | select.EPOLLET)  # nobody reads it
+        self._asleep = False  # or about to be: other threads have to wake the thread
         self._running = False  # whether an RPC was open at the last tick, or has come since
         self._stopping = False
         self._ended = threading.Event()
@@ -184,11 +187,11 @@ class Http2Transport:
         self._unregister(connection.socket)
 
     def call_soon(self, callback: Callable[[], object]) -> None:
-        """Runs callback on the thread that polls, from any thread."""
+        """See Transport."""
         self._soon.append(callback)
-        if not self.on_thread():
-            with contextlib.suppress(OSError):  # many wakings wait already, or all has ended
-                self._waker.send(b"\0")
+        if self._asleep and not self.on_thread():
+            with contextlib.suppress(OSError, ValueError):  # all has ended
+                self._waker.write(_ONE)
 
     # The thread.
 
@@ -201,9 +204,11 @@ class Http2Transport:
             while self._unsent:
                 self._guard(self._unsent.pop().outgoing.flush)
             over = self._stopping and not self._connections
-            busy = self._idle or self._soon or over
             patience = _TICK if self._running else _SLOW_TICK
+            self._asleep = True  # before it looks: whoever comes later wakes it
+            busy = self._idle or self._soon or over
             events = self._epoll.poll(0 if busy else patience)
+            self._asleep = False
             for number, mask in events:
                 if (handler := self._handlers.get(number)) is not None:
                     self._guard(handler, mask)
@@ -220,7 +225,6 @@ class Http2Transport:
                 self._keep(now)
         self._epoll.close()
         self._waker.close()
-        self._woken.close()
         self._ended.set()
 
     def _guard(self, callback: Callable[..., object], *arguments: int) -> None:
@@ -265,9 +269,6 @@ class Http2Transport:
     def _unregister(self, sock: socket.socket) -> None:
         if self._handlers.pop(sock.fileno(), None) is not None:
             self._epoll.unregister(sock)
-
-    def _drop_wakings(self, _: int) -> None:
-        self._woken.recv(4096)
 
     def _hear(self) -> None:
         for listener in self._listeners:

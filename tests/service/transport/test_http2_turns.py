@@ -1,6 +1,7 @@
 """How models share the transport's thread: what waits runs in turn, a go of batches each."""
 
 import asyncio
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,13 +11,14 @@ import numpy as np
 import pytest
 from google.protobuf.wrappers_pb2 import BytesValue
 
+import service.transport.http2.server
 from service.batching import Arrays, Batcher, BatchingOptions, Entry, MonotonicClock
 from service.completion import Completion
 from service.transport import Call, Method, TransportOptions
 from service.transport.http2.server import Http2Transport
 from tests.service.fakes import FakeObserver
 from tests.service.transport.raw_client import RawClient
-from tests.service.transport.served import SECONDS, Records
+from tests.service.transport.served import SECONDS, Records, Server
 
 BATCH = 4
 FULL, ITEM = bytes(BATCH), b"1"  # requests bring as many items as bytes
@@ -153,3 +155,26 @@ def test_what_waits_runs_although_messages_never_stop_coming(
     models.gate.set()
     assert other.answer(1).status == 0
     assert len(handled) < 1000
+
+
+def test_what_another_thread_asks_for_soon_runs_on_the_transports(
+    monkeypatch: pytest.MonkeyPatch, serve: Callable[..., Server]
+) -> None:
+    monkeypatch.setattr(service.transport.http2.server, "_SLOW_TICK", 3600.0)  # it must be woken
+    server = serve()
+    ran: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    for _ in range(1000):  # asleep or not, whenever it comes
+        server.transport.call_soon(lambda: ran.put(server.transport.on_thread()))
+        assert ran.get(timeout=SECONDS) is True
+
+
+def test_nothing_breaks_where_the_transport_has_ended() -> None:
+    log: Any = Records()
+    transport = Http2Transport(TransportOptions("127.0.0.1:0"), Records(), log)
+
+    async def live() -> None:
+        await transport.start()
+        await transport.stop(0)
+
+    asyncio.run(live())
+    transport.call_soon(lambda: None)
