@@ -18,6 +18,7 @@ from benchmarks.errors import BenchmarkError
 from export.checks import check_graph
 from export.graphs import Precision, trace_graphs
 from export.manifest import build_manifest, describe_graph, manifest_json
+from export.measurements import add_measurements
 from export.parity import measure
 from export.precision import convert
 from export.publish import publish
@@ -123,6 +124,7 @@ def _publish(repository: Path, model: BenchModel, precisions: Sequence[Precision
     observations = random.random((64, *model.observation_shape), dtype=np.float32)
     description = build_manifest(run, graphs, measure(graphs, observations), model.name, 0)
     files = {graph.file: graph.content for graph in graphs}
+    add_measurements(description, files)
     # What weights that nobody has fitted score is beyond the bounds of another precision.
     others = tuple(graph for graph in graphs if not graph.kind.startswith("scorer"))
     for precision in precisions:

@@ -17,9 +17,9 @@ from benchmarks.servers import Server
 
 CALLERS = (1, 16, 64)
 BATCH = 64  # items of a batched request
-# Enough callers that a batch waits while another runs, and no more: each holds an answer of
-# `items` observations.
-BATCHED_CALLERS = 4
+# Enough callers that a batch of four requests waits while another runs, and no more: each holds an
+# answer of `items` observations.
+BATCHED_CALLERS = 8
 SATURATING_CALLERS = 2 * BATCH
 
 

@@ -23,6 +23,7 @@ CANDIDATES = {
     "2 threads": replace(_BASE, threads=2),
     "batch 32": replace(_BASE, max_batch_size=32),
     "batch 128": replace(_BASE, max_batch_size=128),
+    "batch 256": replace(_BASE, max_batch_size=256),
     "eager": replace(_BASE, eager_batching=True),
     "preferred 32, 64": replace(_BASE, preferred_batch_sizes=(32, 64)),
 }

@@ -13,18 +13,19 @@ from vae.manifest.v1 import manifest_pb2
 
 from export.graphs import Value
 
-BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _Feeds = dict[str, NDArray[np.generic]]
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 _SECONDS_PER_BUCKET = 0.01
 _LONG_SECONDS = 0.1
-# What the service spends on a batch itself: 18 thousand one-item requests a second on one core
-# (docs/performance.md).
-_SERVICE_SECONDS = 55e-6
+# Between the end of a run and the start of the next, in the service (docs/performance.md).
+_SERVICE_SECONDS = 115e-6
 _WORTH_DOUBLING = 1.05  # throughput
 _WORTH_A_BUCKET = 0.8  # duration of the next larger one
 _LEAST_LARGEST = 16  # sessions of many threads want larger batches than the one thread measured
+_MOST_LARGEST = 64  # of items so large that more of them than this take _MOST_BYTES
+_MOST_BYTES = 2**24
 
 
 def latency_tables(
@@ -37,6 +38,12 @@ def latency_tables(
     return [
         _table(content, inputs, buckets, provider, device) for provider, device in devices.items()
     ]
+
+
+def buckets_to_measure(observation_bytes: int) -> tuple[int, ...]:
+    """Those of BUCKETS whose batches of observations of so many bytes are not too large to hold."""
+    largest = max(_MOST_LARGEST, _MOST_BYTES // observation_bytes)
+    return tuple(bucket for bucket in BUCKETS if bucket <= largest)
 
 
 def shortest_run(content: bytes, inputs: tuple[Value, ...], batch: int) -> float:

@@ -1,9 +1,15 @@
 from collections.abc import Mapping
 
+import pytest
 from vae.manifest.v1 import manifest_pb2
 
 from export.graphs import Graph
-from export.latency import BUCKETS, latency_tables, recommended_buckets
+from export.latency import (
+    BUCKETS,
+    buckets_to_measure,
+    latency_tables,
+    recommended_buckets,
+)
 from export.measurements import add_measurements
 from export.optimization import node_counts
 
@@ -32,8 +38,8 @@ def test_a_graph_is_measured_at_every_bucket(graphs: Mapping[str, tuple[Graph, .
 
 
 def test_batches_that_take_no_longer_than_larger_ones_are_left_out() -> None:
-    """10 ms for a batch and 0.1 ms for each item: 16.4 ms for 64, 13.2 for 32, 11.6 for 16."""
-    assert recommended_buckets([lasting(10e-3, 0.1e-3)]) == [1, 16, 64]
+    """10 ms and 0.1 ms for each item: 36 ms for 256, 23 for 128, 16 for 64, 12 for 16."""
+    assert recommended_buckets([lasting(10e-3, 0.1e-3)]) == [1, 16, 64, 128, 256]
 
 
 def test_the_largest_batch_is_where_throughput_stops_to_grow() -> None:
@@ -45,6 +51,19 @@ def test_a_graph_that_is_quicker_in_small_batches_still_gets_16() -> None:
     for row in slower.batches:
         row.seconds *= row.batch_size**0.2
     assert recommended_buckets([slower])[-1] == 16
+
+
+def test_what_runs_short_gets_large_batches() -> None:
+    """What the service spends on a batch counts: alone these items would run as fast one by one."""
+    assert recommended_buckets([lasting(0.0, 6e-6)])[-1] == 256
+
+
+@pytest.mark.parametrize(
+    ("observation_bytes", "largest"),
+    [(1, 256), (784 * 4, 256), (2**16, 256), (2**16 + 1, 128), (2**17 + 1, 64), (2**30, 64)],
+)
+def test_large_batches_are_for_what_is_small(observation_bytes: int, largest: int) -> None:
+    assert buckets_to_measure(observation_bytes)[-1] == largest
 
 
 def test_every_graph_gets_the_batches_that_it_needs() -> None:

@@ -69,7 +69,7 @@ def same(found: Any, expected: Message) -> bool:
     return True
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(messages=st.lists(MESSAGES, min_size=1, max_size=3), cut=st.integers(0, 300), junk=BYTES)
 def test_a_message_reads_as_protobuf_reads_it(
     messages: list[Message], cut: int, junk: bytes
