@@ -3,9 +3,9 @@
 Both fit the same networks with Adam on black and white images of MNIST's size, those of data set
 digits made larger, on the CPU with all its cores, in turn: `mlp` has dense layers 784-512-32 and
 batches of 128, which are pythae's own network and ours with settings; `conv` is the network of
-preset mnist-conv, which pythae gets as an encoder and a decoder of the user's. Ours is
-measured in bfloat16, too, which pythae cannot do on a CPU. pythae gets an environment of its own,
-where torch has the same version.
+preset mnist-conv, which pythae gets as an encoder and a decoder of the user's. As the images have
+no grey, neither draws pixels. Ours is measured in bfloat16, too, which pythae cannot do on a CPU.
+pythae gets an environment of its own, where torch has the same version.
 """
 
 import json

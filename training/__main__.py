@@ -23,7 +23,7 @@ from training.errors import InterruptedFit, RunError, TrainingError
 from training.evaluate import effort_for, evaluate
 from training.files import replace_durably
 from training.fit import choose_device, fit
-from training.heap import keep_freed_memory
+from training.heap import keep_freed_memory, use_huge_pages
 from training.journal import DESCRIPTION as FIT_DESCRIPTION
 from training.journal import read_description
 from training.pictures import draw_pictures
@@ -272,6 +272,7 @@ def _config(name: str, settings: Sequence[str], is_smoke: bool) -> FitConfig:
 
 if __name__ == "__main__":
     keep_freed_memory()
+    use_huge_pages()
     # Adam's moments of weights that get no gradient any more fade into numbers that a CPU is slow
     # with. Before torch has threads of its own, which take this over.
     torch.set_flush_denormal(True)

@@ -12,6 +12,7 @@ from training.distributed import own_rows
 from training.model import Layout
 
 _STEPS = 2**16
+_ITEMS = 2**12  # are looked through at once
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,15 @@ class Batches:
         """This process's share of the items `indices`, or all: float32 observations, and labels.
 
         Pixels are divided by `maximum`, or drawn black or white with that as the probability of
-        white (Salakhutdinov & Murray 2008). The generator moves as if all items were drawn.
+        white (Salakhutdinov & Murray 2008). The generator moves as if all items were drawn; no
+        draw changes pixels that are all black or white, so none is made of them.
         """
         rows = own_rows if share else _all_rows
         chosen = rows(indices)
         labels = None if self.labels is None else self.labels.index_select(0, chosen)
         observations = self.observations.index_select(0, chosen)
+        if self.binary and not self._has_grey:
+            return observations.clamp_(max=1).float(), labels
         if self.binary:
             size = len(indices) * observations[0].numel()
             random = rows(_random16(size, generator).view(len(indices), -1))
@@ -63,6 +67,13 @@ class Batches:
         # bool, is what torch vectorizes.
         random = random.clamp_(max=_STEPS // 2 - 2).reshape(-1)
         return thresholds.gt_(random).float().view_as(pixels)
+
+    @cached_property
+    def _has_grey(self) -> bool:
+        """Whether a pixel is neither black nor white; looks no further than that takes."""
+        assert self.maximum is not None
+        parts = torch.split(self.observations, _ITEMS)
+        return any(bool(((part > 0) & (part < self.maximum)).any()) for part in parts)
 
     @cached_property
     def _thresholds(self) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.adam import Adam, initial_adam
 from training.config import OptimizerConfig
 from training.errors import TrainingError
 
@@ -48,9 +49,9 @@ class FitState:
     """
 
     model: nn.Module
-    weights: nn.Parameter
+    weights: Tensor
     gradient: Tensor
-    optimizer: torch.optim.Adam
+    optimizer: Adam
     generator: torch.Generator
     averaged: nn.Module | None
     mean_weights: Tensor | None
@@ -74,7 +75,7 @@ class FitState:
         parts = {"model": self.model.state_dict(), "best": self.best}
         if self.averaged is not None:
             parts["averaged"] = self.averaged.state_dict()
-        for key, value in self.optimizer.state.get(self.weights, {}).items():
+        for key, value in self.optimizer.moments.items():
             for name, part in self._of_each(key, value).items():
                 parts.setdefault(f"optimizer.{name}", {})[key] = part
         named = {f"{part}.{key}": value for part, of in parts.items() for key, value in of.items()}
@@ -117,15 +118,9 @@ class FitState:
             self.generator.manual_seed(zlib.crc32(saved.numpy().tobytes()))
 
     def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
-        self.optimizer.state.clear()
-        moments: dict[str, Tensor] = {}
-        for key in {name.rpartition(".")[2] for name in tensors}:
-            like = torch.zeros(()) if key == _STEP else torch.zeros_like(self.weights)
-            moments[key] = like.to(self.weights.device)
-            for name, part in self._of_each(key, moments[key]).items():
+        for key, value in self.optimizer.moments.items():
+            for name, part in self._of_each(key, value).items():
                 part.copy_(tensors[f"{name}.{key}"])
-        if moments:
-            self.optimizer.state[self.weights] = moments
 
     def _of_each(self, key: str, value: Tensor) -> dict[str, Tensor]:
         """Of each fitted parameter by name, what the optimizer has of all under `key`."""
@@ -143,19 +138,13 @@ def initial_state(model: nn.Module, config: OptimizerConfig, seed: int, device: 
         mean_weights = _as_one(_fitted(averaged).values())
         averaged.requires_grad_(False)
     fitted = _fitted(model).values()
-    weights = nn.Parameter(_as_one(fitted))
-    weights.grad = torch.zeros_like(weights)
-    for parameter, part in zip(fitted, _parts(weights.grad, fitted), strict=True):
+    weights = _as_one(fitted)
+    gradient = torch.zeros_like(weights)
+    for parameter, part in zip(fitted, _parts(gradient, fitted), strict=True):
         parameter.grad = part
-    optimizer = torch.optim.Adam(
-        [weights],
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        eps=config.epsilon,
-        fused=True,
-    )
+    optimizer = initial_adam(weights, gradient, config)
     generator = torch.Generator(device).manual_seed(seed)
-    return FitState(model, weights, weights.grad, optimizer, generator, averaged, mean_weights)
+    return FitState(model, weights, gradient, optimizer, generator, averaged, mean_weights)
 
 
 def _fitted(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -63,9 +63,7 @@ def update(
         if settings.clip and norm > settings.clip:
             state.gradient *= settings.clip / norm
             counters.clipped += 1
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(settings, counters.step, steps)
-        state.optimizer.step()
+        state.optimizer.step(learning_rate(settings, counters.step, steps))
         average_weights(state, settings.ema_decay)
     else:
         counters.skipped += 1

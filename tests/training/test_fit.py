@@ -304,6 +304,24 @@ def test_a_pixel_is_white_where_its_share_of_65536_numbers_has_the_one_drawn(max
     assert torch.equal(drawn.view(items, -1), (numbers < bounds).float())
 
 
+@pytest.mark.parametrize("grey", [0, 1, 254])
+def test_nothing_is_drawn_of_pixels_that_are_all_black_or_white(grey: int) -> None:
+    """With one grey pixel, at the very end, all are drawn."""
+    pixels = np.zeros((5000, 1, 2, 2), np.uint8)
+    pixels[::3] = 255
+    pixels[-1, 0, 1, 1] = grey
+    labels = np.zeros(len(pixels), np.int64)
+    dataset = Dataset("black and white", pixels, pixels, labels, labels, 255)
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+
+    drawn, _ = training_batches(dataset, 0, True, "cpu").draw(torch.arange(4999), generator)
+
+    assert torch.equal(drawn, torch.from_numpy(pixels[:4999]).float() / 255)
+    assert drawn.dtype == torch.float32
+    assert torch.equal(generator.get_state(), before) == (grey == 0)
+
+
 def test_a_fit_begins_with_the_weights_of_a_run(
     run: Path, tiny_config: FitConfig, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:

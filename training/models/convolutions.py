@@ -36,6 +36,9 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         """[N, C, H, W] -> [N, C', H', W'], in the order of the values."""
         if output_size is not None or self.bias is None or not _is_fitted_on_cpu(self, values):
             return super().forward(values, output_size)
+        if self.out_channels == 1 and _doubles(self):
+            apply = cast("Callable[[Tensor, Tensor], Tensor]", _ShiftedSums.apply)
+            return apply(values, self.weight.to(values.dtype)).add_(self.bias)
         assert not isinstance(self.padding, str)  # that is for convolutions which do not stride
         outputs = F.conv_transpose2d(
             values,
@@ -47,7 +50,55 @@ class ConvTranspose2d(nn.ConvTranspose2d):
             self.groups,
             self.dilation,
         )
-        return outputs.add_(self.bias[:, None, None])
+        return outputs.add_(self.bias.to(outputs.dtype)[:, None, None])
+
+
+class _ShiftedSums(torch.autograd.Function):
+    """A transposed convolution to one channel: kernel 4, stride 2, padding 1, no bias.
+
+    The products of values and weights are one of matrices, and each output is the sum of four of
+    them, two rows by two columns. oneDNN is made for many channels.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weight: Tensor) -> Tensor:
+        """[N, C, H, W] channels last and [C, 1, 4, 4] -> [N, 1, 2 H, 2 W] float32."""
+        ctx.save_for_backward(values, weight)
+        count, channels, height, width = values.shape
+        products = weight.view(channels, 16).t() @ values.permute(1, 0, 2, 3).reshape(channels, -1)
+        taps = products.float().view(4, 4, count, height, width)
+        # Outputs 2 i and 2 i + 1 have taps 1 and 2 of value i, 3 of the one before, 0 of the next.
+        rows = taps.new_empty(4, count, height, 2, width)
+        rows.copy_(taps[1:3].permute(1, 2, 3, 0, 4))
+        rows[:, :, 1:, 0] += taps[3][:, :, :-1]
+        rows[:, :, :-1, 1] += taps[0][:, :, 1:]
+        outputs = taps.new_empty(count, 1, 2 * height, 2 * width)
+        columns = outputs.view(count, height, 2, width, 2)
+        columns.copy_(rows[1:3].permute(1, 2, 3, 4, 0))
+        columns[..., 1:, 0] += rows[3][..., :-1]
+        columns[..., :-1, 1] += rows[0][..., 1:]
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
+        """oneDNN's."""
+        values, weight = ctx.saved_tensors
+        gradient = gradient.to(values.dtype)
+        by_values, by_weight, _ = torch.ops.aten.convolution_backward(
+            gradient,
+            values,
+            weight,
+            None,
+            (2, 2),
+            (1, 1),
+            (1, 1),
+            True,
+            (0, 0),
+            1,
+            (ctx.needs_input_grad[0], True, False),
+        )
+        return by_values, by_weight
 
 
 class Flatten(nn.Module):
@@ -118,3 +169,9 @@ def _in_order(values: Tensor, before: torch.memory_format, after: torch.memory_f
 
 def _is_fitted_on_cpu(module: nn.Module, values: Tensor) -> bool:
     return module.training and values.device.type == "cpu"
+
+
+def _doubles(layer: nn.ConvTranspose2d) -> bool:
+    """Whether it is of the kind that doubles height and width exactly."""
+    settings = layer.kernel_size, layer.stride, layer.padding, layer.output_padding, layer.dilation
+    return settings == ((4, 4), (2, 2), (1, 1), (0, 0), (1, 1)) and layer.groups == 1

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from training.model import Layout
 from training.models import ConvConfig, Vae
+from training.models.convolutions import ConvTranspose2d
 
 
 @pytest.fixture(params=[1, 3])
@@ -85,3 +86,34 @@ def test_the_weights_of_runs_of_before_keep_their_names(model: Vae) -> None:
         *(f"encoder.{index}.weight" for index in (0, 2, 5, 7)),
         *(f"decoder.{index}.weight" for index in (0, 2, 5, 7)),
     ]
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("settings", [(4, 2, 1), (4, 2, 0), (2, 2, 0), (4, 2, 1, 1), (3, 1, 1)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_transposed_convolution_is_torchs_for_all_settings(
+    channels: int, settings: tuple[int, ...], precision: torch.dtype
+) -> None:
+    """In bfloat16 up to its rounding, of values that it has already."""
+    generator = torch.Generator().manual_seed(0)
+    layer = ConvTranspose2d(6, channels, *settings).train()
+    plain = nn.ConvTranspose2d(6, channels, *settings)
+    plain.load_state_dict({k: v.to(precision).float() for k, v in layer.state_dict().items()})
+    values = torch.randn(5, 6, 4, 3, generator=generator).to(precision)
+    found = []
+    for each, given in ((layer, values), (plain, values.float())):
+        given = given.to(memory_format=torch.channels_last).requires_grad_()
+        mixed = each is layer and precision == torch.bfloat16
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            outputs = each(given).float()
+        (
+            outputs * torch.linspace(1, 2, outputs[0, 0].numel()).view_as(outputs[0, 0])
+        ).sum().backward()
+        assert each.bias is not None
+        found.append([outputs, given.grad, each.weight.grad, each.bias.grad])
+    tolerance = 1e-5 if precision == torch.float32 else 2e-2
+    for ours, theirs in zip(*found, strict=True):
+        assert ours is not None
+        assert theirs is not None
+        error = (ours - theirs).abs().max()
+        assert error <= tolerance * theirs.abs().max()
