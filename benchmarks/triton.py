@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc
@@ -17,7 +17,7 @@ import onnxruntime
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.messages import READY
-from benchmarks.models import MODELS, BenchModel, decoder_file
+from benchmarks.models import MLP, MODELS, BenchModel, decoder_file
 from benchmarks.peers import Peers
 from benchmarks.servers import Server, call
 
@@ -30,23 +30,29 @@ _MODEL = Path(__file__).parent / "triton_model.py"
 class TritonSettings:
     """What can be set. `threads` are onnxruntime's for each of `instances` processes per model.
 
-    `max_batch_size` in items; `allocation_pool` is --grpc-infer-allocation-pool-size, the calls
-    that Triton keeps prepared; `eager_batching` collects a batch before an instance is free.
+    `max_batch_sizes` in items, by model, 64 of one that is not named; `allocation_pool` is
+    --grpc-infer-allocation-pool-size, the calls that Triton keeps prepared; `eager_batching`
+    collects a batch before an instance is free.
     """
 
     instances: int = 1
     threads: int = 1
-    max_batch_size: int = 64
+    max_batch_sizes: Mapping[str, int] = field(default_factory=dict)
     allocation_pool: int = 8
     eager_batching: bool = False
     preferred_batch_sizes: tuple[int, ...] = ()
+
+    def max_batch_size(self, model: BenchModel) -> int:
+        """In items."""
+        return self.max_batch_sizes.get(model.name, 64)
 
 
 def variants(threads: int) -> dict[str, TritonSettings]:
     """The settings that are measured, by the server's name: as many threads as the service has, and
     twice as many, the faster ones by `python -m benchmarks tune` where a core is free. A larger
-    pool of prepared calls than Triton's 8 helped many callers; its other knobs did not."""
-    same = TritonSettings(threads=threads, allocation_pool=64)
+    pool of prepared calls than Triton's 8 helped many callers, and batches of 256 the MLP (and not
+    the convolutions); its other knobs did not."""
+    same = TritonSettings(threads=threads, allocation_pool=64, max_batch_sizes={MLP.name: 256})
     return {"triton": same, "triton, 2 instances": replace(same, instances=2)}
 
 
@@ -135,7 +141,7 @@ def config_text(
     )
     return f"""name: "{model.decoder}"
 backend: "python"
-max_batch_size: {settings.max_batch_size}
+max_batch_size: {settings.max_batch_size(model)}
 input [{{ name: "latents", data_type: TYPE_FP32, dims: [{model.latent_size}] }}]
 output [{listed}]
 dynamic_batching {{ preferred_batch_size: [{preferred}], max_queue_delay_microseconds: 0 }}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.load import Load, run_load
 from benchmarks.messages import infer
-from benchmarks.models import CONV, MLP, build_repository
+from benchmarks.models import CONV, MLP, MODELS, build_repository
 from benchmarks.peers import Peers, install_peers
 from benchmarks.records import Record, Subject, medians
 from benchmarks.runner import Results, describe, write_results
@@ -15,15 +15,21 @@ from benchmarks.scenarios import BATCH, BATCHED_CALLERS, SATURATING_CALLERS, Pla
 from benchmarks.triton import TritonSettings, running_triton
 
 _BASE = TritonSettings()
+
+
+def _with_batches(most: int) -> TritonSettings:
+    return replace(_BASE, max_batch_sizes={model.name: most for model in MODELS})
+
+
 CANDIDATES = {
     "base": _BASE,
     "pool 64": replace(_BASE, allocation_pool=64),
     "2 instances": replace(_BASE, instances=2),
     "2 instances, pool 64": replace(_BASE, instances=2, allocation_pool=64),
     "2 threads": replace(_BASE, threads=2),
-    "batch 32": replace(_BASE, max_batch_size=32),
-    "batch 128": replace(_BASE, max_batch_size=128),
-    "batch 256": replace(_BASE, max_batch_size=256),
+    "batch 32": _with_batches(32),
+    "batch 128": _with_batches(128),
+    "batch 256": _with_batches(256),
     "eager": replace(_BASE, eager_batching=True),
     "preferred 32, 64": replace(_BASE, preferred_batch_sizes=(32, 64)),
 }
@@ -62,7 +68,7 @@ def _measure(
     records = []
     with running_triton(peers, repository, settings) as server:
         for model, items, callers in _LOADS:
-            if items > settings.max_batch_size:
+            if items > settings.max_batch_size(model):
                 continue
             load = Load(
                 concurrency=callers, warmup=plan.warmup, duration=plan.duration, watch=server.pid
