@@ -4,6 +4,7 @@ How fast a graph runs does not depend on its weights, so nothing is trained.
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,6 +71,12 @@ MODELS = (MLP, CONV)
 def decoder_file(repository: Path, model: BenchModel) -> Path:
     """The ONNX file that every peer loads."""
     return repository / model.name / "1" / "decoder.onnx"
+
+
+def largest_batch(repository: Path, model: BenchModel) -> int:
+    """Items of the largest batch that the model was published with."""
+    manifest = json.loads((repository / model.name / "1" / "manifest.json").read_text())
+    return int(manifest["batchBuckets"][-1])
 
 
 def build_repository(

@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.load import Load, run_load
 from benchmarks.messages import decode
-from benchmarks.models import CONV
+from benchmarks.models import CONV, largest_batch
 from benchmarks.records import SERVICE, Record, Subject
-from benchmarks.scenarios import BATCH, SATURATING_CALLERS, Plan, record_of
+from benchmarks.scenarios import SATURATING_CALLERS, Plan, record_of
 from scripts.launch import running_service
 
 QUEUE_ITEMS = 256
@@ -26,9 +26,11 @@ _LEAST_WARMUP, _LEAST_DURATION = 0.5, 1.5  # seconds; in less the queue does not
 _GOAL = "3 overload"
 
 
-def latency_bound(longest_run: float, delay: float = 0.0, queue_items: int = QUEUE_ITEMS) -> float:
+def latency_bound(
+    longest_run: float, batch: int, delay: float = 0.0, queue_items: int = QUEUE_ITEMS
+) -> float:
     """Seconds until a one-item request that was admitted has its answer, at most."""
-    return delay + longest_run * (3 + math.ceil(queue_items / BATCH))
+    return delay + longest_run * (3 + math.ceil(queue_items / batch))
 
 
 def longest_run(metrics: str) -> float:
@@ -48,6 +50,7 @@ def overload(plan: Plan, repository: Path, threads: int) -> list[Record]:
     them the bound and the longest that a refusal may take."""
     options = ("--threads", str(threads), "--max-queue-items", str(QUEUE_ITEMS))
     records = []
+    batch = largest_batch(repository, CONV)
     with running_service(repository, *options) as service:
         times = Load(
             concurrency=SATURATING_CALLERS,
@@ -63,7 +66,7 @@ def overload(plan: Plan, repository: Path, threads: int) -> list[Record]:
             complete = replace(load, seed=number, watch=service.process.pid)
             report = run_load(service.target, method, complete)
             records.append(record_of(subject, number, 1, report))
-            bound = 1000 * latency_bound(longest_run(service.scrape()))
+            bound = 1000 * latency_bound(longest_run(service.scrape()), batch)
             limits = {"p99 ms": bound, "refused p99 ms": REFUSAL_MS}
             records.append(Record(replace(subject, server="bound"), number, limits, {}))
     return records

@@ -22,7 +22,8 @@ def test_the_longest_run_is_rounded_up_to_a_bucket() -> None:
 
 def test_the_bound_is_that_of_the_batchers_docstring() -> None:
     # D + R + ceil(C / B) R + ceil(1 / B) R + R
-    assert latency_bound(0.05, delay=0.01, queue_items=130) == pytest.approx(0.01 + 6 * 0.05)
+    assert latency_bound(0.05, 64, 0.01, queue_items=130) == pytest.approx(0.01 + 6 * 0.05)
+    assert latency_bound(0.05, 16, 0.01, queue_items=130) == pytest.approx(0.01 + 12 * 0.05)
 
 
 def test_a_refusal_is_a_figure_and_no_error() -> None:
