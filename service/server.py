@@ -212,6 +212,7 @@ async def serve(settings: Settings, log: Logger) -> bool:
             metrics_port=metrics_port,
             transport=transport.name,
             provider=options.provider,
+            cpus=options.cpus,
             threads=options.threads,
         )
         if transport.usage() is None:

@@ -69,6 +69,13 @@ def test_processes_share_a_port_and_their_metrics_add_up(start_service: StartSer
     assert code == 0
 
 
+def test_each_process_counts_on_its_share_of_the_cpus(start_service: StartService) -> None:
+    with start_service("--processes", "2", "--cpus", "5") as service:
+        events = [service.wait_for("listening") for _ in range(2)]
+
+    assert [(event["cpus"], event["threads"]) for event in events] == [(2, 2), (2, 2)]
+
+
 def test_a_process_that_dies_is_started_again_while_the_other_serves(
     start_service: StartService,
 ) -> None:
