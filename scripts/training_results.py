@@ -1,8 +1,9 @@
-"""`python -m scripts.training_results measure PRESET ... | table`: what presets reach.
+"""`python -m scripts.training_results measure PRESET ... | record RUN | table`: what presets reach.
 
 `measure` fits presets one after the other as a user would, evaluates each run, and writes
 training/results/PRESET.json: for each goal of the preset its metric, value, goal, the paper's
-value, and what it took. `table` writes docs/results.md from these files.
+value, and what it took. `record` does so for a run that is there, as of a long fit that went on
+over several machines. `table` writes docs/results.md from these files.
 """
 
 import argparse
@@ -12,14 +13,17 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from training.checkpoint import load_run
+from training.config import to_json
 from training.files import replace_durably
 from training.presets import Preset, outcomes, presets
+from training.report.run import read_history
 
 RESULTS = Path("training/results")
 PAGE = Path("docs/results.md")
@@ -32,17 +36,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     measuring = commands.add_parser("measure", help="fit, evaluate, write training/results")
     measuring.add_argument("presets", nargs="+", metavar="PRESET")
-    measuring.add_argument("--data-path", metavar="DIR", help="MNIST's four files")
     measuring.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    measuring.add_argument("--name", help="of the file; default: the preset's")
-    measuring.add_argument("--importance-samples", type=int, default=5000)
-    measuring.add_argument("--importance-items", type=int, default=1000)
+    recording = commands.add_parser("record", help="evaluate a run, write training/results")
+    recording.add_argument("run", type=Path, metavar="RUN")
+    recording.add_argument("--device", required=True, metavar="TEXT", help="what it was fitted on")
+    for writing in (measuring, recording):
+        writing.add_argument("--data-path", metavar="DIR", help="MNIST's four files")
+        writing.add_argument("--name", help="of the file; default: the preset's")
+        writing.add_argument("--importance-samples", type=int, default=5000)
+        writing.add_argument("--importance-items", type=int, default=1000)
     commands.add_parser("table", help="write docs/results.md")
     options = parser.parse_args(arguments)
     if options.command == "table":
         write_page()
         return 0
-    met = [measure(name, options) for name in options.presets]
+    if options.command == "record":
+        met = [record(options)]
+    else:
+        met = [measure(name, options) for name in options.presets]
     write_page()
     return 0 if all(met) else 1
 
@@ -53,22 +64,33 @@ def measure(name: str, options: argparse.Namespace) -> bool:
     settings = list(options.set)
     if preset.config.data.name == "mnist":
         settings.append(f"data.path={options.data_path}")
-    effort: list[str] = []
-    goals = preset.goals
-    if goals.negative_log_likelihood is not None or goals.log_likelihood_gap is not None:
-        effort += ["--importance-samples", str(options.importance_samples)]
-        effort += ["--importance-items", str(options.importance_items)]
-    if preset.goals.label_agreement is not None:
-        effort.append("--classify")
-    done = fit_and_evaluate(name, options.name or name, settings, effort)
-    if done is None:
+    label = options.name or name
+    done = fit_and_evaluate(name, label, settings, _effort(preset, options))
+    return done is not None and _write(label, preset, *done, options.data_path)
+
+
+def record(options: argparse.Namespace) -> bool:
+    """Evaluates a run and writes its results; whether all goals of its preset are met.
+
+    The seconds are those that the fit counted, over all its sessions. Raises RunError if there is
+    no run.
+    """
+    config = load_run(options.run).config
+    preset = presets()[config.preset]
+    effort = _effort(preset, options)
+    if options.data_path is not None:
+        effort += ["--data-path", options.data_path]
+    evaluation = _evaluate(options.run, effort)
+    if evaluation is None:
         return False
-    evaluation, about = done
-    about["command"] = about["command"].replace(str(options.data_path), "DIR")
-    rows = result_rows(options.name or name, preset, evaluation, about)
-    path = write_results(options.name or name, {"results": rows, "evaluation": evaluation})
-    print(f"wrote {path}", flush=True)
-    return all(row["met"] for row in rows)
+    ours, theirs = _flat(to_json(config)), _flat(to_json(preset.config))
+    settings = [f"{key}={value}" for key, value in ours.items() if value != theirs.get(key)]
+    seconds = read_history(options.run)[-1]["seconds"]
+    about = {"device": options.device, "seconds": round(seconds, 1)}
+    about["command"] = _command(config.preset, settings)
+    return _write(
+        options.name or config.preset, preset, evaluation, about, config.data.path or None
+    )
 
 
 def fit_and_evaluate(
@@ -79,17 +101,15 @@ def fit_and_evaluate(
     effort: options of the evaluation. The run stays in runs/results-LABEL-TIME.
     """
     run = Path("runs") / f"results-{label}-{time.strftime('%Y%m%d-%H%M%S')}"
-    sets = [part for setting in settings for part in ("--set", setting)]
     started = time.monotonic()
-    if _training("fit", preset, "--out", str(run), *sets).returncode:
+    if _training("fit", preset, "--out", str(run), *_sets(settings)).returncode:
         return None
     seconds = time.monotonic() - started
-    evaluated = _training("evaluate", str(run), "--json", *effort, capture=True)
-    if evaluated.returncode:
+    evaluation = _evaluate(run, effort)
+    if evaluation is None:
         return None
-    command = " ".join(["python -m training fit", preset, *sets])
-    about = {"device": device(), "seconds": round(seconds, 1), "command": command}
-    return json.loads(evaluated.stdout), about
+    about = {"device": device(), "seconds": round(seconds, 1)}
+    return evaluation, about | {"command": _command(preset, settings)}
 
 
 def write_results(name: str, document: dict[str, Any]) -> Path:
@@ -127,8 +147,8 @@ def write_page() -> None:
         "# What the presets reach",
         "",
         "Written by `python -m scripts.training_results table` from `training/results/`, where"
-        " `python -m scripts.training_results measure PRESET` puts what it saw, and"
-        " `python -m scripts.disentanglement` what several seeds gave. Nats per item on"
+        " `python -m scripts.training_results measure PRESET`, or `record RUN`, puts what it saw,"
+        " and `python -m scripts.disentanglement` what several seeds gave. Nats per item on"
         " the test split; MNIST is binarized dynamically for the fit and by one fixed draw here."
         " Negative log-likelihoods are bounds of so many importance samples on so many of the"
         " first test items. The paper's numbers are of fits in full (for most, 3280 epochs).",
@@ -176,6 +196,60 @@ def device() -> str:
         return str(torch.cuda.get_device_name())
     cores = len(os.sched_getaffinity(0))
     return f"{cores} CPU cores, {platform.machine()}"
+
+
+def _effort(preset: Preset, options: argparse.Namespace) -> list[str]:
+    """The options of an evaluation that finds all numbers of the goals."""
+    effort: list[str] = []
+    goals = preset.goals
+    if goals.negative_log_likelihood is not None or goals.log_likelihood_gap is not None:
+        effort += ["--importance-samples", str(options.importance_samples)]
+        effort += ["--importance-items", str(options.importance_items)]
+    if goals.label_agreement is not None:
+        effort.append("--classify")
+    return effort
+
+
+def _write(
+    label: str,
+    preset: Preset,
+    evaluation: dict[str, Any],
+    about: dict[str, Any],
+    data_path: str | None,
+) -> bool:
+    """Writes a run's results, without where its data lay; whether all goals are met."""
+    if data_path is not None:
+        about["command"] = about["command"].replace(data_path, "DIR")
+    rows = result_rows(label, preset, evaluation, about)
+    path = write_results(label, {"results": rows, "evaluation": evaluation})
+    print(f"wrote {path}", flush=True)
+    return all(row["met"] for row in rows)
+
+
+def _command(preset: str, settings: Sequence[str]) -> str:
+    return " ".join(["python -m training fit", preset, *_sets(settings)])
+
+
+def _sets(settings: Sequence[str]) -> list[str]:
+    return [part for setting in settings for part in ("--set", setting)]
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and their values."""
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        within = isinstance(value, Mapping)
+        flat |= _flat(value, f"{prefix}{key}.") if within else {prefix + key: value}
+    return flat
+
+
+def _evaluate(run: Path, effort: Sequence[str]) -> dict[str, Any] | None:
+    """What an evaluation says; None if it failed."""
+    done = _training("evaluate", str(run), "--json", *effort, capture=True)
+    if done.returncode:
+        return None
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
 
 
 def _training(*arguments: str, capture: bool = False) -> "subprocess.CompletedProcess[str]":

@@ -1,6 +1,12 @@
 """What the results script writes of a run: every goal, beside what was reached and the paper."""
 
-from scripts.training_results import result_rows
+import json
+from pathlib import Path
+
+import pytest
+
+import scripts.training_results
+from scripts.training_results import main, result_rows
 from training.presets import outcomes, presets, read_preset
 
 PRESET = """
@@ -28,3 +34,22 @@ def test_every_goal_has_a_row_beside_the_papers_number() -> None:
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
     goals = presets()["mnist-conditional"].goals
     assert {outcome.met for outcome in outcomes(goals, {})} == {None}
+
+
+def test_a_run_that_is_there_is_recorded_with_how_it_was_fitted(
+    digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripts.training_results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(scripts.training_results, "PAGE", tmp_path / "results.md")
+
+    main(["record", str(digits_run), "--device", "two machines", "--name", "mine"])
+
+    document = json.loads((tmp_path / "results" / "mine.json").read_text())
+    history = [json.loads(line) for line in (digits_run / "metrics.jsonl").read_text().splitlines()]
+    row = next(each for each in document["results"] if each["metric"] == "negative_elbo")
+    assert (row["preset"], row["device"]) == ("mine", "two machines")
+    assert row["seconds"] == pytest.approx(history[-1]["seconds"], abs=0.06)
+    assert row["value"] == -document["evaluation"]["elbo"]
+    assert row["command"].startswith("python -m training fit digits --set ")
+    assert "--set epochs=" in row["command"]  # of --smoke
+    assert "two machines" in (tmp_path / "results.md").read_text()
