@@ -142,7 +142,7 @@ def _quiet_quantizer() -> Iterator[None]:
 
 
 def _check_faster(graph: Graph, variant: Graph) -> None:
-    """By the largest batch, where most items are."""
+    """By a large batch: most items are in such."""
     before, after = (
         shortest_run(item.content, item.inputs, _COMPARED) for item in (graph, variant)
     )

@@ -13,16 +13,15 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from training.checkpoint import load_run
-from training.config import to_json
 from training.files import replace_durably
-from training.presets import Preset, outcomes, presets
+from training.presets import Preset, outcomes, presets, settings_of
 from training.report.run import read_history
 
 RESULTS = Path("training/results")
@@ -83,11 +82,13 @@ def record(options: argparse.Namespace) -> bool:
     evaluation = _evaluate(options.run, effort)
     if evaluation is None:
         return False
-    ours, theirs = _flat(to_json(config)), _flat(to_json(preset.config))
-    settings = [f"{key}={value}" for key, value in ours.items() if value != theirs.get(key)]
-    seconds = read_history(options.run)[-1]["seconds"]
-    about = {"device": options.device, "seconds": round(seconds, 1)}
-    about["command"] = _command(config.preset, settings)
+    theirs = settings_of(preset.config)
+    ours = settings_of(config).items()
+    about = {
+        "device": options.device,
+        "seconds": round(read_history(options.run)[-1]["seconds"], 1),
+        "command": _command(config.preset, [f"{k}={v}" for k, v in ours if v != theirs.get(k)]),
+    }
     return _write(
         options.name or config.preset, preset, evaluation, about, config.data.path or None
     )
@@ -108,8 +109,8 @@ def fit_and_evaluate(
     evaluation = _evaluate(run, effort)
     if evaluation is None:
         return None
-    about = {"device": device(), "seconds": round(seconds, 1)}
-    return evaluation, about | {"command": _command(preset, settings)}
+    command = _command(preset, settings)
+    return evaluation, {"device": device(), "seconds": round(seconds, 1), "command": command}
 
 
 def write_results(name: str, document: dict[str, Any]) -> Path:
@@ -232,15 +233,6 @@ def _command(preset: str, settings: Sequence[str]) -> str:
 
 def _sets(settings: Sequence[str]) -> list[str]:
     return [part for setting in settings for part in ("--set", setting)]
-
-
-def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and their values."""
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        within = isinstance(value, Mapping)
-        flat |= _flat(value, f"{prefix}{key}.") if within else {prefix + key: value}
-    return flat
 
 
 def _evaluate(run: Path, effort: Sequence[str]) -> dict[str, Any] | None:

@@ -381,7 +381,7 @@ class Batcher:
         if self._taken_over and not (self._closed or self._pays()):
             self._taken_over = False
             return None, bool(self._queue)
-        if not self._queue or not self._has_queue() or self._remaining() > 0:
+        if not self._has_work() or self._remaining() > 0:
             return None, False
         batch = self._take()
         if self._queue:
@@ -392,7 +392,7 @@ class Batcher:
         """Waits until a batch is due for the thread; False if none ever will be."""
         with self._lock:
             while True:
-                if self._queue and self._has_queue():
+                if self._has_work():
                     remaining = self._remaining()
                     if remaining <= 0:
                         return True
@@ -402,9 +402,9 @@ class Batcher:
                 else:
                     self._clock.wait(self._condition, None)
 
-    def _has_queue(self) -> bool:
-        """Whether what waits is the thread's to run."""
-        return self._wake is None or self._taken_over
+    def _has_work(self) -> bool:
+        """Whether something waits that is the thread's to run."""
+        return bool(self._queue) and (self._wake is None or self._taken_over)
 
     def _remaining(self) -> float:
         """Seconds for which what waits may wait for a fuller batch."""

@@ -87,8 +87,8 @@ def session_options(settings: Settings) -> SessionOptions:
     """How graphs run. Raises ProviderError if that cannot be had, or not in the precision."""
     provider = choose_provider(settings.provider)
     check_precision(settings.precision, provider)
-    # With CUDA, threads of the CPU have nothing to compute.
     cpus = settings.cpus or cpu_quota()
+    # With CUDA, threads of the CPU have nothing to compute.
     threads = 1 if provider == CUDA else settings.threads or cpus
     return SessionOptions(provider, threads, settings.cuda_runs, cpus)
 

@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     141, what a shell says of SIGPIPE, if nobody reads what is printed (`| head`).
     """
     options = _parser().parse_args(arguments)
+    if options.command not in ("list", "show"):  # which compute nothing, and are quicker without
+        use_huge_pages()
     try:
         if options.command == "list":
             _list()
@@ -272,7 +274,6 @@ def _config(name: str, settings: Sequence[str], is_smoke: bool) -> FitConfig:
 
 if __name__ == "__main__":
     keep_freed_memory()
-    use_huge_pages()
     # Adam's moments of weights that get no gradient any more fade into numbers that a CPU is slow
     # with. Before torch has threads of its own, which take this over.
     torch.set_flush_denormal(True)

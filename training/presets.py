@@ -141,12 +141,17 @@ def written(config: FitConfig) -> str:
     A setting without a value is a comment.
     """
     lines = []
-    for key, value in _flat(to_json(config)).items():
+    for key, value in settings_of(config).items():
         if key == "preset":
             continue
         comment = "# " if value is None else ""
         lines.append(f"{comment}{key} = {'none' if value is None else json.dumps(value)}\n")
     return "".join(lines)
+
+
+def settings_of(config: FitConfig) -> dict[str, Any]:
+    """The value of each setting by its dotted key, as JSON has it."""
+    return _flat(to_json(config))
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
