@@ -5,6 +5,7 @@ method `build(layout) -> Model`. `ModelConfig` is the table of them: a new famil
 there, and configurations, presets, `--set` and runs know it.
 """
 
+from training.kernels import settle_kernels
 from training.model import Layout, Model, Terms
 from training.models.autoencoder import AutoencoderConfig
 from training.models.autoregressive import AutoregressiveConfig
@@ -50,4 +51,5 @@ def build_model(config: ModelConfig, layout: Layout) -> Model:
 
     Raises TrainingError if the family cannot model such data.
     """
+    settle_kernels()
     return config.build(layout)
