@@ -10,6 +10,7 @@ from torch import Tensor
 
 from training.distributed import process_count
 from training.state import FitState
+from training.updates import Computed
 
 _EAGER = 3  # steps before a capture, in which the libraries allocate what they keep
 
@@ -42,7 +43,7 @@ class CapturedSteps:
 
     def __init__(
         self,
-        compute: Callable[[Tensor, float | Tensor], Tensor],
+        compute: Callable[[Tensor, float | Tensor], Computed],
         state: FitState,
         report: Callable[[str], None],
     ) -> None:
@@ -53,8 +54,8 @@ class CapturedSteps:
         self._captured: dict[int, _Captured] = {}
         self._refused = False
 
-    def __call__(self, indices: Tensor, weight: float) -> Tensor:
-        """The numbers of `training.updates.backward`; the gradients are in the parameters."""
+    def __call__(self, indices: Tensor, weight: float) -> Computed:
+        """`training.updates.backward` for the items `indices` and the rate's weight."""
         size = len(indices)
         captured = self._captured.get(size)
         if captured is None and not self._refused:
@@ -66,7 +67,7 @@ class CapturedSteps:
         captured.indices.copy_(indices)
         captured.weight.fill_(weight)
         captured.graph.replay()
-        return captured.numbers
+        return captured.numbers, [self._state.gradient]
 
     def _capture(self, indices: Tensor, weight: float) -> _Captured | None:
         static = indices.clone()
@@ -76,7 +77,7 @@ class CapturedSteps:
         graph.register_generator_state(self._state.generator)
         try:
             with _no_garbage(), torch.cuda.graph(graph):
-                numbers = self._compute(static, scalar)
+                numbers, _ = self._compute(static, scalar)
         except RuntimeError as error:
             self._refused = True
             # The one that has seen a capture end so goes on waiting for its end.

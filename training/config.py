@@ -13,6 +13,7 @@ from training.documents import from_document, to_document, with_texts
 from training.errors import require
 from training.models import MlpConfig, ModelConfig
 from training.objectives import ObjectiveConfig
+from training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class FitConfig:
     evaluate_every: int = 10
     held_out: int = 0
     patience: int = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cuda_graphs: bool = True
     initial_weights: str | None = None

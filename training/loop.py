@@ -22,9 +22,11 @@ from training.interruption import Wish
 from training.journal import EpochMetrics, Journal
 from training.model import DrawsOtherwise, Model, Terms
 from training.objectives import kl_weight, loss
+from training.precision import mixed
 from training.progress import Standing, Watch
+from training.recorded import Drawn, RecordedSteps, can_record
 from training.state import FitState
-from training.updates import backward, update
+from training.updates import Computed, backward, update
 
 _PROGRESS_LINES = 20
 _SECONDS_BETWEEN_SAVES = 60.0
@@ -56,9 +58,13 @@ class Loop:
         self.noise_shape = self._noise_shape()
         self.started = time.perf_counter() - self.state.counters.seconds
         self.saved = -math.inf
-        self.compute: Callable[[Tensor, float], Tensor] = self._backward
+        self.compute: Callable[[Tensor, float], Computed] = self._backward
         if self.config.cuda_graphs and can_capture(self.state, self.device):
             self.compute = CapturedSteps(self._backward, self.state, self.report)
+        elif can_record(self.state, self.device, self.steps):
+            self.compute = RecordedSteps(
+                self._draw, self._loss, self._gradient, self.state, self.config, self.report
+            )
 
     def run(self, wish: Wish, deadline: float) -> None:
         """Step until the last epoch, early stopping, a wish or the deadline."""
@@ -100,23 +106,31 @@ class Loop:
         weight = kl_weight(config.objective, state.counters.step / self.steps)
         return update(state, config, self.steps, lambda: self.compute(indices, weight), stopping)
 
-    def _backward(self, indices: Tensor, weight: float | Tensor) -> Tensor:
+    def _backward(self, indices: Tensor, weight: float | Tensor) -> Computed:
         """`training.updates.backward` for the items `indices`, of which this process takes some."""
-        config, state = self.config, self.state
-        observations, label = self.batches.draw(indices, state.generator)
-        noise = self._noise(len(indices))
-        share = len(observations) * process_count() / len(indices)
-        model = cast("Model", state.model)
+        drawn = self._draw(indices)
+        return self._gradient(drawn, weight, len(drawn[0]) * process_count() / len(indices))
 
+    def _draw(self, indices: Tensor) -> Drawn:
+        observations, label = self.batches.draw(indices, self.state.generator)
+        noise = self._noise(len(indices))
+        return (observations, noise) if label is None else (observations, noise, label)
+
+    def _gradient(self, drawn: Drawn, weight: float | Tensor, share: float = 1.0) -> Computed:
         def compute_loss() -> tuple[Tensor, Terms]:
-            mixed = config.precision == "bfloat16"
-            with torch.autocast(self.device, torch.bfloat16, enabled=mixed):
-                value, terms = loss(
-                    config.objective, model, observations, noise, label, weight, len(self.batches)
-                )
+            value, terms = self._loss(drawn, weight)
             return value * share, terms
 
-        return backward(state, compute_loss)
+        return backward(self.state, compute_loss, self.config.precision)
+
+    def _loss(self, drawn: Drawn, weight: float | Tensor) -> tuple[Tensor, Terms]:
+        config, model = self.config, cast("Model", self.state.model)
+        observations, noise, *labels = drawn
+        label = labels[0] if labels else None
+        with mixed(config.precision, self.device):
+            return loss(
+                config.objective, model, observations, noise, label, weight, len(self.batches)
+            )
 
     def _noise_shape(self) -> tuple[int, ...]:
         """Of an item, with the draws in front if there are any."""

@@ -3,7 +3,6 @@
 import copy
 import math
 import zlib
-from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 from training.adam import Adam, initial_adam
 from training.config import OptimizerConfig
 from training.errors import TrainingError
+from training.vectors import as_one, parts_of
 
 _GENERATOR = "generator"
 _STEP = "step"  # of Adam's numbers, the one that is of no single weight
-_ALIGNMENT = 16  # numbers: the 64 bytes that kernels of every kind like to begin at
 
 
 @dataclass
@@ -127,7 +126,7 @@ class FitState:
         fitted = _fitted(self.model)
         if key == _STEP:  # one number for all of them, saved with each
             return dict.fromkeys(fitted, value)
-        return dict(zip(fitted, _parts(value, fitted.values()), strict=True))
+        return dict(zip(fitted, parts_of(value, fitted.values()), strict=True))
 
 
 def initial_state(model: nn.Module, config: OptimizerConfig, seed: int, device: str) -> FitState:
@@ -135,44 +134,20 @@ def initial_state(model: nn.Module, config: OptimizerConfig, seed: int, device: 
     averaged, mean_weights = None, None
     if config.ema_decay:
         averaged = copy.deepcopy(model)
-        mean_weights = _as_one(_fitted(averaged).values())
+        mean_weights = as_one(_fitted(averaged).values())
         averaged.requires_grad_(False)
     fitted = _fitted(model).values()
-    weights = _as_one(fitted)
+    weights = as_one(fitted)
     gradient = torch.zeros_like(weights)
-    for parameter, part in zip(fitted, _parts(gradient, fitted), strict=True):
+    for parameter, part in zip(fitted, parts_of(gradient, fitted), strict=True):
         parameter.grad = part
-    optimizer = initial_adam(weights, gradient, config)
+    optimizer = initial_adam(weights, fitted, config)
     generator = torch.Generator(device).manual_seed(seed)
     return FitState(model, weights, gradient, optimizer, generator, averaged, mean_weights)
 
 
 def _fitted(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
-
-
-def _as_one(parameters: Collection[nn.Parameter]) -> Tensor:
-    """The parameters as one vector, of which each is a view from now on."""
-    sizes = [_aligned(parameter) for parameter in parameters]
-    first = next(iter(parameters))
-    vector = torch.zeros(sum(sizes), device=first.device, dtype=first.dtype)
-    for parameter, part in zip(parameters, _parts(vector, parameters), strict=True):
-        part.copy_(parameter.detach())
-        parameter.data = part
-    return vector
-
-
-def _parts(vector: Tensor, parameters: Collection[nn.Parameter]) -> list[Tensor]:
-    """Of a vector that `_as_one` made, or one like it: the part of each parameter, a view."""
-    split = torch.split(vector, [_aligned(parameter) for parameter in parameters])
-    return [
-        part[: parameter.numel()].view_as(parameter)
-        for parameter, part in zip(parameters, split, strict=True)
-    ]
-
-
-def _aligned(parameter: nn.Parameter) -> int:
-    return -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT
 
 
 @torch.no_grad()

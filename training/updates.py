@@ -1,7 +1,7 @@
 """One step of a fit: loss, gradient, guards, update."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -9,9 +9,13 @@ from torch import Tensor
 from training.config import FitConfig, OptimizerConfig
 from training.distributed import add_over_processes, mean_over_processes, process_count
 from training.model import Terms
+from training.precision import Precision, rounded_products
 from training.state import FitState, average_weights
 
 _NORM_MEMORY = 0.99
+
+# The numbers of a step, and its gradient: one vector, or a tensor of each fitted parameter.
+Computed = tuple[Tensor, list[Tensor]]
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -21,32 +25,50 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
     return config.learning_rate * share * min(1.0, (step + 1) / max(1, config.warmup_steps))
 
 
-def backward(state: FitState, compute_loss: Callable[[], tuple[Tensor, Terms]]) -> Tensor:
+def backward(
+    state: FitState, compute_loss: Callable[[], tuple[Tensor, Terms]], precision: Precision
+) -> Computed:
     """Put the gradient of the loss into the parameters.
 
-    Returns [5] float64 on the device: the rates' sum, the distortions', how many items they are
-    of, the loss and the gradient's norm. Nothing waits for them here, so that a CUDA graph can
-    hold it all.
+    The numbers are [5] float64 on the device: the rates' sum, the distortions', how many items
+    they are of, the loss and the gradient's norm. Nothing waits for them here, so that a CUDA graph
+    can hold it all.
     """
-    value, terms = compute_loss()
-    state.gradient.zero_()
-    value.backward()  # type: ignore[no-untyped-call]
+    with rounded_products(precision):
+        value, terms = compute_loss()
+        state.gradient.zero_()
+        value.backward()  # type: ignore[no-untyped-call]
+    return numbers_of(sums_of(value, terms), norm_of([state.gradient])), [state.gradient]
+
+
+def sums_of(value: Tensor, terms: Terms) -> Tensor:
+    """[4]: the first of the numbers, all but the norm."""
     return torch.stack(
         [
             terms.rate.detach().sum(),
             terms.distortion.detach().sum(),
             terms.distortion.new_full((), len(terms.distortion)),
             value.detach(),
-            _norm(state.gradient),
         ]
-    ).double()
+    )
+
+
+def norm_of(gradients: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norm; a product with itself is a half of linalg.vector_norm's time."""
+    squares = [torch.dot(part.view(-1), part.view(-1)) for part in gradients]
+    return torch.stack(squares).sum().sqrt()
+
+
+def numbers_of(sums: Tensor, norm: Tensor) -> Tensor:
+    """[4] and [] -> [5] float64."""
+    return torch.cat([sums, norm[None]]).double()
 
 
 def update(
     state: FitState,
     config: FitConfig,
     steps: int,
-    compute: Callable[[], Tensor],
+    compute: Callable[[], Computed],
     stopping: bool,
 ) -> tuple[bool, bool]:
     """Take one step and count it; (whether its numbers were finite, whether any process stops).
@@ -56,15 +78,17 @@ def update(
     whose gradient is far larger than usual, changes no weight.
     """
     counters, settings = state.counters, config.optimizer
-    numbers, stops = _over_processes(state, compute(), stopping)
+    numbers, gradients = compute()
+    numbers, stops = _over_processes(state, numbers, stopping)
     *epoch_sums, total, norm = numbers.tolist()
     finite = math.isfinite(total) and math.isfinite(norm) and all(map(math.isfinite, epoch_sums))
     if finite and _is_usual(norm, state, settings):
-        if settings.clip and norm > settings.clip:
-            state.gradient *= settings.clip / norm
-            counters.clipped += 1
-        state.optimizer.step(learning_rate(settings, counters.step, steps))
-        average_weights(state, settings.ema_decay)
+        with torch.inference_mode():  # which is quicker, and what recorded gradients ask for
+            if settings.clip and norm > settings.clip:
+                torch._foreach_mul_(gradients, settings.clip / norm)
+                counters.clipped += 1
+            state.optimizer.step(gradients, learning_rate(settings, counters.step, steps))
+            average_weights(state, settings.ema_decay)
     else:
         counters.skipped += 1
     if finite:
@@ -90,15 +114,10 @@ def _is_usual(norm: float, state: FitState, settings: OptimizerConfig) -> bool:
     return norm <= bound
 
 
-def _norm(gradient: Tensor) -> Tensor:
-    """The Euclidean norm; a product with itself is a fourth of linalg.vector_norm's time."""
-    return torch.dot(gradient, gradient).sqrt()
-
-
 def _over_processes(state: FitState, numbers: Tensor, stopping: bool) -> tuple[Tensor, bool]:
     """The numbers of the whole batch, whose gradient every process then has, and who stops."""
     if process_count() == 1:
         return numbers, stopping
     sums = add_over_processes(torch.cat([numbers[:4], numbers.new_full((1,), float(stopping))]))
-    norm = _norm(mean_over_processes(state.gradient)).double()
-    return torch.cat([sums[:4], norm[None]]), bool(sums[4] > 0)
+    norm = norm_of([mean_over_processes(state.gradient)])
+    return numbers_of(sums[:4], norm), bool(sums[4] > 0)

@@ -22,7 +22,7 @@ def test_the_gradients_of_the_fitted_weights_are_parts_of_one_vector_for_good() 
         assert model[1].bias.grad.item() == 2
         square = sum(part.square().sum() for part in parts)
         torch.testing.assert_close(state.gradient.square().sum(), square)
-        state.optimizer.step(1e-3)
+        state.optimizer.step([state.gradient], 1e-3)
         state.restore(*first)
 
     state.gradient.zero_()
@@ -46,7 +46,7 @@ def test_one_vector_is_moved_as_each_weight_would_be() -> None:
         for each in (model, apart):
             each.zero_grad(set_to_none=False)
             each(torch.tensor([[1.0, 2.0, 3.0]])).square().sum().backward()
-        state.optimizer.step(0.1)
+        state.optimizer.step([state.gradient], 0.1)
         optimizer.step()
         average_weights(state, 0.5)
         for old, new in zip(mean.parameters(), apart.parameters(), strict=True):
@@ -62,7 +62,7 @@ def test_what_is_saved_goes_by_the_names_of_the_weights() -> None:
     model = nn.Linear(3, 2)
     state = initial_state(model, OptimizerConfig(), seed=0, device="cpu")
     model(torch.ones(1, 3)).sum().backward()
-    state.optimizer.step(1e-3)
+    state.optimizer.step([state.gradient], 1e-3)
     tensors, _ = state.snapshot()
     assert tensors["optimizer.weight.exp_avg"].shape == (2, 3)
     assert tensors["optimizer.bias.step"].item() == 1

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.errors import require
@@ -139,7 +138,9 @@ class ConditionalVae(nn.Module):
 
     def _one_hot(self, label: Tensor | None) -> Tensor:
         assert label is not None, "a conditional model needs labels"
-        return F.one_hot(label, self.labels).to(self.prior_parameters.dtype)
+        # F.one_hot looks at the labels, which no recording of a step and no CUDA graph can.
+        classes = torch.arange(self.labels, device=label.device)
+        return (label[:, None] == classes).to(self.prior_parameters.dtype)
 
     def _joined(self, values: Tensor, label: Tensor | None) -> Tensor:
         return torch.cat([values, self._one_hot(label)], dim=1)
