@@ -13,7 +13,7 @@ from training.documents import from_document, to_document, with_texts
 from training.errors import require
 from training.models import MlpConfig, ModelConfig
 from training.objectives import ObjectiveConfig
-from training.precision import Precision
+from training.precision import Setting
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ class FitConfig:
     `batch_size` counts the items of all processes together, `evaluate_every` epochs. `held_out`
     items at the end of the training split are not fitted on; with `patience` the fit ends after so
     many evaluations on them without a better ELBO, and keeps the best weights. `precision` is that
-    of matrix products and convolutions; likelihoods and divergences are float32 always.
+    of matrix products and convolutions; likelihoods and divergences are float32 always. "auto" is
+    bfloat16 on a CPU with instructions for it (AVX512-BF16, AMX), and float32 elsewhere.
     `cuda_graphs` lets a CUDA device launch a step's kernels at once where it can.
     `initial_weights` is the directory of a run of the same model, whose weights the fit begins
     with; None begins with fresh ones.
@@ -106,7 +107,7 @@ class FitConfig:
     evaluate_every: int = 10
     held_out: int = 0
     patience: int = 0
-    precision: Precision = "float32"
+    precision: Setting = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cuda_graphs: bool = True
     initial_weights: str | None = None

@@ -22,7 +22,7 @@ from training.interruption import Wish
 from training.journal import EpochMetrics, Journal
 from training.model import DrawsOtherwise, Model, Terms
 from training.objectives import kl_weight, loss
-from training.precision import mixed
+from training.precision import mixed, precision_for
 from training.progress import Standing, Watch
 from training.recorded import Drawn, RecordedSteps, can_record
 from training.state import FitState
@@ -58,16 +58,25 @@ class Loop:
         self.noise_shape = self._noise_shape()
         self.started = time.perf_counter() - self.state.counters.seconds
         self.saved = -math.inf
+        self.precision = precision_for(self.config.precision, self.device)
         self.compute: Callable[[Tensor, float], Computed] = self._backward
         if self.config.cuda_graphs and can_capture(self.state, self.device):
             self.compute = CapturedSteps(self._backward, self.state, self.report)
         elif can_record(self.state, self.device, self.steps):
             self.compute = RecordedSteps(
-                self._draw, self._loss, self._gradient, self.state, self.config, self.report
+                self._draw,
+                self._loss,
+                self._gradient,
+                self.state,
+                self.config.batch_size,
+                self.precision,
+                self.report,
             )
 
     def run(self, wish: Wish, deadline: float) -> None:
         """Step until the last epoch, early stopping, a wish or the deadline."""
+        if self.config.precision == "auto":
+            self.report(f"precision auto: {self.precision} on this {self.device}")
         counters, failures, order = self.state.counters, 0, None
         began, done = time.perf_counter(), 0
         while counters.step < self.steps and not self._gives_up():
@@ -121,13 +130,13 @@ class Loop:
             value, terms = self._loss(drawn, weight)
             return value * share, terms
 
-        return backward(self.state, compute_loss, self.config.precision)
+        return backward(self.state, compute_loss, self.precision)
 
     def _loss(self, drawn: Drawn, weight: float | Tensor) -> tuple[Tensor, Terms]:
         config, model = self.config, cast("Model", self.state.model)
         observations, noise, *labels = drawn
         label = labels[0] if labels else None
-        with mixed(config.precision, self.device):
+        with mixed(self.precision, self.device):
             return loss(
                 config.objective, model, observations, noise, label, weight, len(self.batches)
             )

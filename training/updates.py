@@ -13,6 +13,7 @@ from training.precision import Precision, rounded_products
 from training.state import FitState, average_weights
 
 _NORM_MEMORY = 0.99
+_SMALL = 2**12  # numbers
 
 # The numbers of a step, and its gradient: one vector, or a tensor of each fitted parameter.
 Computed = tuple[Tensor, list[Tensor]]
@@ -55,8 +56,12 @@ def sums_of(value: Tensor, terms: Terms) -> Tensor:
 
 def norm_of(gradients: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm; a product with itself is a half of linalg.vector_norm's time."""
-    squares = [torch.dot(part.view(-1), part.view(-1)) for part in gradients]
-    return torch.stack(squares).sum().sqrt()
+    flat = [part.view(-1) for part in gradients]
+    parts = [part for part in flat if len(part) >= _SMALL]
+    small = [part for part in flat if len(part) < _SMALL]
+    if len(small) > 1:  # biases, each of which takes as long as all
+        small = [torch.cat(small)]
+    return torch.stack([torch.dot(part, part) for part in parts + small]).sum().sqrt()
 
 
 def numbers_of(sums: Tensor, norm: Tensor) -> Tensor:

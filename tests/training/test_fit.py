@@ -18,6 +18,7 @@ from training.fit import Fitted, fit, initial_model
 from training.likelihoods import Gaussian
 from training.models import ConvConfig, MlpConfig, ModelConfig, Vae
 from training.objectives import ObjectiveConfig
+from training.precision import precision_for
 
 
 def weights(fitted: Fitted) -> dict[str, bytes]:
@@ -212,7 +213,8 @@ def test_matrix_products_in_bfloat16_leave_the_terms_in_float32(
         fit(replace(tiny_config, precision=precision), tiny_dataset).history[-1]
         for precision in ("float32", "bfloat16")
     )
-    assert coarse["train_rate"] != exact["train_rate"]
+    rounds = precision_for("auto", "cpu") == "bfloat16"
+    assert (coarse["train_rate"] != exact["train_rate"]) == rounds
     assert coarse["train_negative_elbo"] == pytest.approx(exact["train_negative_elbo"], rel=1e-2)
 
 

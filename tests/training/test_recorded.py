@@ -21,6 +21,7 @@ from training.models import ConditionalConfig, ConvConfig, LadderConfig, MlpConf
 from training.objectives import ObjectiveConfig
 from training.recorded import RecordedSteps, can_record
 from training.state import initial_state
+from training.updates import norm_of
 
 Start = Callable[..., Loop]
 
@@ -197,3 +198,11 @@ def test_short_fits_and_models_whose_buffers_move_are_not_recorded(start: Start)
     assert not can_record(loop.state, "cuda", 1000)
     loop.state.model.register_buffer("codebook", torch.zeros(3))
     assert not can_record(loop.state, "cpu", 1000)
+
+
+@pytest.mark.parametrize("sizes", [(9000,), (1, 2, 3), (9000, 5), (5000, 7, 9000, 3)])
+def test_the_norm_is_of_all_gradients_however_small(sizes: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(1, size, generator=generator) for size in sizes]
+    expected = torch.cat(gradients, 1).double().norm()
+    assert norm_of(gradients).item() == pytest.approx(expected.item(), rel=1e-5)

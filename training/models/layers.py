@@ -4,6 +4,7 @@ import math
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from training.errors import TrainingError, require
@@ -20,6 +21,21 @@ _SMALLEST_SIDE = 4  # of the last stage of convolutions that follow the data
 _WIDEST_STAGE = 128
 
 
+class Linear(nn.Linear):
+    """As torch's, and float32 in a fit on a CPU, also under autocast.
+
+    `training.precision.rounded_products` then has the products in bfloat16; what they are made of
+    needs no casts.
+    """
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[..., inputs] -> [..., outputs]."""
+        if not convolutions.is_fitted_on_cpu(self, values):
+            return super().forward(values)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(values.to(self.weight.dtype))
+
+
 class Reshape(nn.Module):
     """[N, ...] -> [N, *shape]."""
 
@@ -32,21 +48,27 @@ class Reshape(nn.Module):
         return values.reshape(-1, *self.shape)
 
 
-def dense_stack(sizes: list[int], activation: Activation) -> list[nn.Module]:
+def dense_stack(
+    sizes: list[int], activation: Activation, linear: type[nn.Linear] = Linear
+) -> list[nn.Module]:
     """Linear layers through `sizes`, each followed by an activation."""
     layers: list[nn.Module] = []
     for before, after in pairwise(sizes):
-        layers += [nn.Linear(before, after), _ACTIVATIONS[activation]()]
+        layers += [linear(before, after), _ACTIVATIONS[activation]()]
     return layers
 
 
 def dense_encoder(
-    inputs: int, hidden_sizes: tuple[int, ...], outputs: int, activation: Activation
+    inputs: int,
+    hidden_sizes: tuple[int, ...],
+    outputs: int,
+    activation: Activation,
+    linear: type[nn.Linear] = Linear,
 ) -> nn.Sequential:
     """[N, ...] of `inputs` numbers -> [N, outputs]."""
     widths = [inputs, *hidden_sizes]
     return nn.Sequential(
-        nn.Flatten(1), *dense_stack(widths, activation), nn.Linear(widths[-1], outputs)
+        nn.Flatten(1), *dense_stack(widths, activation, linear), linear(widths[-1], outputs)
     )
 
 
@@ -55,12 +77,12 @@ def dense_decoder(
     hidden_sizes: tuple[int, ...],
     shape: tuple[int, int, int],
     activation: Activation,
+    linear: type[nn.Linear] = Linear,
 ) -> nn.Sequential:
     """[N, inputs] -> [N, *shape]; `hidden_sizes` are the encoder's and are mirrored here."""
     widths = [inputs, *reversed(hidden_sizes)]
-    return nn.Sequential(
-        *dense_stack(widths, activation), nn.Linear(widths[-1], math.prod(shape)), Reshape(shape)
-    )
+    last = linear(widths[-1], math.prod(shape))
+    return nn.Sequential(*dense_stack(widths, activation, linear), last, Reshape(shape))
 
 
 def conv_encoder(
@@ -78,7 +100,8 @@ def conv_encoder(
             _ACTIVATIONS[activation](),
         ]
     inner = math.prod(_inner_shape(shape, channels))
-    _, *dense = dense_encoder(inner, hidden_sizes, outputs, activation)
+    linear = convolutions.Linear
+    _, *dense = dense_encoder(inner, hidden_sizes, outputs, activation, linear)
     return nn.Sequential(*down, convolutions.Flatten(), *dense)
 
 
@@ -97,7 +120,8 @@ def conv_decoder(
             convolutions.ConvTranspose2d(before, after, 4, stride=2, padding=1),
         ]
     inner = _inner_shape(shape, channels)
-    *dense, _ = dense_decoder(inputs, hidden_sizes, inner, activation)
+    linear = convolutions.Linear
+    *dense, _ = dense_decoder(inputs, hidden_sizes, inner, activation, linear)
     return nn.Sequential(*dense, convolutions.Reshape(inner), *up, convolutions.ChannelsFirst())
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.distributed import add_over_processes, process_count, process_index
+from training.precision import exact
 
 _SMOOTHING = 1e-5
 
@@ -59,9 +60,7 @@ class Quantizer(nn.Module):
         inputs = inputs.float()
         grid = inputs.permute(0, 2, 3, 1)
         vectors = grid.detach().flatten(0, 2)
-        # Never bfloat16, which autocast would make of the product.
-        exact = torch.autocast(inputs.device.type, enabled=False) if self.training else None
-        with exact or nullcontext():
+        with exact(inputs.device.type) if self.training else nullcontext():
             if self.training and not self.started:
                 self._start(self._candidates(vectors, noise))
             codes = self.nearest(grid.detach())

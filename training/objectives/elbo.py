@@ -18,10 +18,13 @@ def weighted_bound(terms: Terms, kl_weight: float | Tensor = 1.0, free_bits: flo
     gets no gradient from it: max(mean rate, free_bits) of Kingma et al. 2016, but for a constant.
     The weight comes after the maximum.
     """
-    rates = terms.rate.mean(0)
     if free_bits > 0:
+        rates = terms.rate.mean(0)
         rates = rates.where(mean_over_processes(rates.detach().clone()) > free_bits, free_bits)
+        rate = rates.sum()
+    else:
+        rate = terms.rate.sum() / len(terms.rate)
     costs = terms.distortion
     if terms.auxiliary is not None:
         costs = costs + terms.auxiliary
-    return costs.mean() + kl_weight * rates.sum()
+    return costs.mean() + kl_weight * rate

@@ -91,15 +91,16 @@ def test_the_weights_of_runs_of_before_keep_their_names(model: Vae) -> None:
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("settings", [(4, 2, 1), (4, 2, 0), (2, 2, 0), (4, 2, 1, 1), (3, 1, 1)])
 @pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("width", [3, 17])
 def test_a_transposed_convolution_is_torchs_for_all_settings(
-    channels: int, settings: tuple[int, ...], precision: torch.dtype
+    width: int, channels: int, settings: tuple[int, ...], precision: torch.dtype
 ) -> None:
     """In bfloat16 up to its rounding, of values that it has already."""
     generator = torch.Generator().manual_seed(0)
     layer = ConvTranspose2d(6, channels, *settings).train()
     plain = nn.ConvTranspose2d(6, channels, *settings)
     plain.load_state_dict({k: v.to(precision).float() for k, v in layer.state_dict().items()})
-    values = torch.randn(5, 6, 4, 3, generator=generator).to(precision)
+    values = torch.randn(5, 6, 4, width, generator=generator).to(precision)
     found = []
     for each, given in ((layer, values), (plain, values.float())):
         given = given.to(memory_format=torch.channels_last).requires_grad_()

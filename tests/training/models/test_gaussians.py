@@ -80,3 +80,18 @@ def test_the_rate_to_another_gaussian_agrees_with_torch_distributions() -> None:
     )
     rate = gaussian_rate(mean, log_variance, prior_mean, prior_log_variance)
     torch.testing.assert_close(rate, expected)
+
+
+def test_the_gradient_of_the_standard_rate_is_that_of_the_general_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(3, 5, 4, generator=generator, dtype=torch.float64)
+    mean, log_variance, weights = (value.clone().requires_grad_() for value in values)
+    zeros = torch.zeros_like(mean)
+    found = []
+    for rate in (
+        standard_rate(mean, log_variance),
+        gaussian_rate(mean, log_variance, zeros, zeros),
+    ):
+        total = (rate * weights).sum()
+        found.append((rate, *torch.autograd.grad(total, (mean, log_variance, weights))))
+    torch.testing.assert_close(*found)
