@@ -1,11 +1,11 @@
 """Images a second of a fit, beside pythae: `python -m benchmarks training-speed`.
 
 Both fit the same networks with Adam on black and white images of MNIST's size, those of data set
-digits made larger, on the CPU with all its cores, in turn: `mlp` has dense layers 784-512-32 and
-batches of 128, which are pythae's own network and ours with settings; `conv` is the network of
-preset mnist-conv, which pythae gets as an encoder and a decoder of the user's. As the images have
-no grey, neither draws pixels. Ours is measured in bfloat16, too, which pythae cannot do on a CPU.
-pythae gets an environment of its own, where torch has the same version.
+digits made larger, on the CPU with all its cores, in turn: `mlp` and `conv` are the networks of
+presets mnist-mlp and mnist-conv, which pythae gets as an encoder and a decoder of the user's;
+`wide` has dense layers 784-512-32, which is pythae's own network and ours with settings. As the
+images have no grey, neither draws pixels. Ours is measured in bfloat16, too, which pythae cannot
+compute in on a CPU. pythae gets an environment of its own, where torch has the same version.
 """
 
 import json
@@ -40,17 +40,21 @@ class _Network:
     batch_size: int
     items: int
     peer: str
+    latents: int = 32
 
 
 _NETWORKS: Mapping[str, _Network] = {
     "mlp": _Network(
+        "mnist-mlp", (), 128, 60_000, "VAE(config, DenseEncoder(), DenseDecoder())", 50
+    ),
+    "wide": _Network(
         "mnist-mlp",
         ("model.hidden_sizes=512", "model.latent_size=32", "model.activation=relu"),
         128,
         60_000,
         "VAE(config)",
     ),
-    "conv": _Network("mnist-conv", (), 100, 12_000, "VAE(config, Encoder(), Decoder())"),
+    "conv": _Network("mnist-conv", (), 100, 36_000, "VAE(config, Encoder(), Decoder())"),
 }
 _PRECISIONS = ("float32", "bfloat16")
 _EPOCHS = 2
@@ -65,7 +69,8 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.data.datasets import BaseDataset
-path, epochs, batch_size, expression = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+path, expression = sys.argv[1], sys.argv[2]
+epochs, batch_size, latents = map(int, sys.argv[3:])
 class Encoder(BaseEncoder):
     def __init__(self):
         super().__init__()
@@ -85,9 +90,26 @@ class Decoder(BaseDecoder):
             nn.ConvTranspose2d(32, 1, 4, 2, 1), nn.Sigmoid())
     def forward(self, z):
         return ModelOutput(reconstruction=self.body(z))
+class DenseEncoder(BaseEncoder):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Flatten(), nn.Linear(784, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh())
+        self.mean, self.log_variance = nn.Linear(200, latents), nn.Linear(200, latents)
+    def forward(self, x):
+        h = self.body(x)
+        return ModelOutput(embedding=self.mean(h), log_covariance=self.log_variance(h))
+class DenseDecoder(BaseDecoder):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Linear(latents, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(),
+            nn.Linear(200, 784), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28)))
+    def forward(self, z):
+        return ModelOutput(reconstruction=self.body(z))
 images = torch.from_numpy(np.load(path)["train_images"][:, None].astype("float32") / 255)
 data = BaseDataset(images, torch.zeros(len(images)))
-config = VAEConfig(input_dim=(1, 28, 28), latent_dim=32, reconstruction_loss="bce")
+config = VAEConfig(input_dim=(1, 28, 28), latent_dim=latents, reconstruction_loss="bce")
 def seconds(epochs):
     training = BaseTrainerConfig(
         output_dir=tempfile.mkdtemp(), num_epochs=epochs, learning_rate=1e-3,
@@ -175,7 +197,8 @@ def _ours(network: _Network, folder: Path, label: str, precision: str) -> float:
 
 
 def _theirs(network: _Network, folder: Path, python: Path) -> float:
-    arguments = [str(folder / "images.npz"), str(_EPOCHS), str(network.batch_size), network.peer]
+    numbers = map(str, (_EPOCHS, network.batch_size, network.latents))
+    arguments = [str(folder / "images.npz"), network.peer, *numbers]
     output = _call([str(python), "-c", _PEER, *arguments])
     return float(output.rpartition("RATE")[2])
 

@@ -7,24 +7,14 @@ import pytest
 import torch
 
 from tests.families import MODELS
+from tests.training.cases import CASES, bounds
 from training.config import DataConfig, FitConfig, OptimizerConfig
 from training.data import Dataset, load_dataset
 from training.errors import InterruptedFit
 from training.evaluate import Effort, evaluate
-from training.fit import Fitted, fit
-from training.models import ConditionalConfig, LadderConfig, MlpConfig, ModelConfig
-from training.objectives import ObjectiveConfig
+from training.fit import fit
 
 pytestmark = pytest.mark.gpu
-
-CASES: dict[str, tuple[ModelConfig, ObjectiveConfig]] = {
-    "annealed": (MlpConfig(3, (16,)), ObjectiveConfig(annealing="linear", free_bits=0.1)),
-    "importance": (MlpConfig(3, (16,)), ObjectiveConfig("importance", samples=5, dreg=True)),
-    "total correlation": (MlpConfig(3, (16,)), ObjectiveConfig("total_correlation", kl_weight=4)),
-    "conditional": (ConditionalConfig(3, (16,)), ObjectiveConfig()),
-    "ladder": (LadderConfig(8, (1, 1), (4, 1)), ObjectiveConfig()),
-    "conv": (MODELS["conv"], ObjectiveConfig()),
-}
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +29,6 @@ def config(name: str) -> FitConfig:
     return FitConfig(
         name, DataConfig("digits"), model, objective, optimizer, 6, 90, 3, device="cuda"
     )
-
-
-def bounds(fitted: Fitted) -> list[float]:
-    return [metrics["train_negative_elbo"] for metrics in fitted.history]
 
 
 @pytest.mark.parametrize("name", CASES)

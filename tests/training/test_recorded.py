@@ -10,30 +10,19 @@ import torch
 from torch import Tensor
 
 import training.recorded
-from tests.families import MODELS
+from tests.training.cases import CASES, bounds
 from training.batches import training_batches
 from training.config import DataConfig, FitConfig, OptimizerConfig
 from training.data import Dataset, load_dataset
 from training.errors import InterruptedFit
-from training.fit import Fitted, fit, initial_model
+from training.fit import fit, initial_model
 from training.loop import Loop
-from training.models import ConditionalConfig, ConvConfig, LadderConfig, MlpConfig, ModelConfig
-from training.objectives import ObjectiveConfig
+from training.models import ConvConfig
 from training.recorded import RecordedSteps, can_record
 from training.state import initial_state
 from training.updates import norm_of
 
 Start = Callable[..., Loop]
-
-CASES: dict[str, tuple[ModelConfig, ObjectiveConfig]] = {
-    "annealed": (MlpConfig(3, (16,)), ObjectiveConfig(annealing="linear", free_bits=0.1)),
-    "importance": (MlpConfig(3, (16,)), ObjectiveConfig("importance", samples=5, dreg=True)),
-    "total correlation": (MlpConfig(3, (16,)), ObjectiveConfig("total_correlation", kl_weight=4)),
-    "conditional": (ConditionalConfig(3, (16,)), ObjectiveConfig()),
-    "ladder": (LadderConfig(8, (1, 1), (4, 1)), ObjectiveConfig()),
-    "conv": (MODELS["conv"], ObjectiveConfig()),
-    "autoregressive": (MODELS["autoregressive"], ObjectiveConfig()),
-}
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +56,6 @@ def config(name: str, precision: Literal["float32", "bfloat16"] = "float32") -> 
     return FitConfig(
         name, DataConfig("digits"), model, objective, optimizer, 4, 0, 90, 4, precision=precision
     )
-
-
-def bounds(fitted: Fitted) -> list[float]:
-    return [metrics["train_negative_elbo"] for metrics in fitted.history]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
